@@ -1,0 +1,105 @@
+package workflows
+
+import (
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+)
+
+// Every timeout, retry policy and limit of the workflows, as data. Operators
+// and tests read this one page.
+
+// Delivery limits. The HTTP timeout is shorter than the activity's, so that a
+// slow endpoint is told apart from a lost worker and its attempt is recorded.
+const (
+	MaxHTTPTimeout      = 30 * time.Second
+	DefaultRetryEvery   = 5 * time.Minute
+	DefaultRetries      = 40
+	MaxRetryAfter       = time.Hour
+	MaxBatchEvents      = 500
+	MaxBatchWait        = 30 * time.Second
+	DrainFor            = 10 * time.Second // DeliverBatches starts no batch after this
+	LingerFor           = time.Second      // and waits this long on an empty outbox
+	WorkerStopTimeout   = 45 * time.Second // longer than an HTTP attempt: a deploy burns none
+	NamespaceRetention  = 24 * time.Hour
+	MaxEventsPerTx      = 10_000
+	NoticeShownUnsentAt = 24 * time.Hour
+)
+
+var (
+	// sqlLocal: the happy path of a SQL step, inside the workflow task.
+	sqlLocal = workflow.LocalActivityOptions{
+		ScheduleToCloseTimeout: 10 * time.Second,
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval:    100 * time.Millisecond,
+			BackoffCoefficient: 2,
+			MaximumInterval:    time.Second,
+			MaximumAttempts:    3,
+		},
+	}
+
+	// sqlPatient: the same step as a regular activity, where operators see
+	// attempt, error and next try; for as long as it takes.
+	sqlPatient = workflow.ActivityOptions{
+		StartToCloseTimeout: 60 * time.Second,
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval:    time.Second,
+			BackoffCoefficient: 2,
+			MaximumInterval:    time.Minute,
+		},
+	}
+
+	// deliverFirst: first attempts, batch after batch. Failure is a value and
+	// not retried here. The heartbeat tells a lost worker from a slow endpoint.
+	deliverFirst = workflow.ActivityOptions{
+		TaskQueue:           DeliveryQueue,
+		StartToCloseTimeout: 45 * time.Second,
+		HeartbeatTimeout:    15 * time.Second,
+		WaitForCancellation: true,
+		RetryPolicy:         &temporal.RetryPolicy{MaximumAttempts: 1},
+	}
+
+	// deliverSingly: dialects with one event per POST, and Pushover: a batch
+	// is many requests, so it may take longer; progress is in the rows.
+	deliverSingly = workflow.ActivityOptions{
+		TaskQueue:           DeliveryQueue,
+		StartToCloseTimeout: 20 * time.Minute,
+		HeartbeatTimeout:    60 * time.Second,
+		WaitForCancellation: true,
+		RetryPolicy:         &temporal.RetryPolicy{MaximumAttempts: 1},
+	}
+
+	// sendMail: a notice is sent patiently.
+	sendMail = workflow.ActivityOptions{
+		TaskQueue:           NotifyQueue,
+		StartToCloseTimeout: 60 * time.Second,
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval:    time.Minute,
+			BackoffCoefficient: 2,
+			MaximumInterval:    time.Hour,
+		},
+	}
+)
+
+// retryBatch is the declared policy for one batch that failed: every interval,
+// not growing, until the attempts are used up. What is left after a change of
+// settings is passed in.
+func retryBatch(base workflow.ActivityOptions, interval time.Duration, attemptsLeft int) workflow.ActivityOptions {
+	base.RetryPolicy = &temporal.RetryPolicy{
+		InitialInterval:        interval,
+		BackoffCoefficient:     1,
+		MaximumInterval:        MaxRetryAfter,
+		MaximumAttempts:        int32(attemptsLeft),
+		NonRetryableErrorTypes: []string{ErrGone, ErrBlockedAddress, ErrStopped},
+	}
+	return base
+}
+
+// Types of the application errors that activities return to workflows.
+const (
+	ErrAttemptFailed  = "AttemptFailed"  // the endpoint did not accept; retried
+	ErrGone           = "Gone"           // 410: not retried, paused at once
+	ErrBlockedAddress = "BlockedAddress" // the URL leads to a forbidden address: not retried
+	ErrStopped        = "Stopped"        // the webhook was paused or deleted meanwhile: nothing to retry
+)

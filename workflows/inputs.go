@@ -17,23 +17,6 @@ type ProcessCallbacksInput struct {
 	Group id.ID `json:"group"`
 }
 
-// ProcessCallbacksResult is what operators see when a group is done.
-type ProcessCallbacksResult struct {
-	Callbacks   int `json:"callbacks"`
-	Events      int `json:"events"`
-	Repeats     int `json:"repeats"`
-	Quarantined int `json:"quarantined"`
-	Webhooks    int `json:"webhooks"` // that got at least one event
-}
-
-// GroupInput is the input of the steps of ProcessCallbacks.
-type GroupInput struct {
-	Group id.ID `json:"group"`
-}
-
-// StepResult is what a step of ProcessCallbacks tells: counts of the whole group so far.
-type StepResult = ProcessCallbacksResult
-
 // WebhookInput names the webhook; it is all the state that continue-as-new
 // carries, since the rows hold the rest.
 type WebhookInput struct {

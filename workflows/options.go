@@ -5,6 +5,8 @@ import (
 
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
+
+	"aftersend/activities"
 )
 
 // Every timeout, retry policy and limit of the workflows, as data. Operators
@@ -91,15 +93,7 @@ func retryBatch(base workflow.ActivityOptions, interval time.Duration, attemptsL
 		BackoffCoefficient:     1,
 		MaximumInterval:        MaxRetryAfter,
 		MaximumAttempts:        int32(attemptsLeft),
-		NonRetryableErrorTypes: []string{ErrGone, ErrBlockedAddress, ErrStopped},
+		NonRetryableErrorTypes: []string{activities.ErrGone, activities.ErrBlockedAddress, activities.ErrStopped},
 	}
 	return base
 }
-
-// Types of the application errors that activities return to workflows.
-const (
-	ErrAttemptFailed  = "AttemptFailed"  // the endpoint did not accept; retried
-	ErrGone           = "Gone"           // 410: not retried, paused at once
-	ErrBlockedAddress = "BlockedAddress" // the URL leads to a forbidden address: not retried
-	ErrStopped        = "Stopped"        // the webhook was paused or deleted meanwhile: nothing to retry
-)

@@ -142,7 +142,7 @@ create index groups_writer on groups (writer_id, n_from);
 -- One row. RouteEvents takes the next number and holds the row to COMMIT, so
 -- numbers become visible in order, without gaps that fill later.
 create table group_sequence (
-    only   boolean primary key default true check (only),
+    single boolean primary key default true check (single),
     number bigint not null
 ) with (fillfactor = 10);
 insert into group_sequence (number) values (0);
@@ -423,7 +423,7 @@ begin
             if to_regclass(child) is null then
                 lo := uuid_floor(day);
                 hi := uuid_floor(day + 1);
-                execute format('create table %I (like %I including defaults including storage)', child, parent);
+                execute format('create table %I (like %I including defaults including constraints including storage)', child, parent);
                 execute format('alter table %I attach partition %I for values from (%L) to (%L)', parent, child, lo, hi);
                 made := made + 1;
             end if;

@@ -11,6 +11,7 @@ package esp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"time"
@@ -21,7 +22,7 @@ import (
 // Request is one HTTP request from an ESP.
 type Request struct {
 	Method     string
-	URL        string      // public URL as the ESP was given it, with path and query; some ESPs sign it
+	URL        string      // public URL as the ESP was given it, with path, token and query; some ESPs sign it
 	Path       string      // path without query, token masked when read back from the store
 	RawQuery   string      // query without "?"
 	Header     http.Header // as received; Host is in it
@@ -35,6 +36,10 @@ type Request struct {
 type Result struct {
 	Events   []event.Event // in payload order, one per recipient; ID, ESP, Source, ReceivedAt and Message are left to the caller
 	Problems []Problem     // records that could not be understood, while others were
+
+	// Confirm is a URL to fetch once, after the callback proved authentic, to
+	// confirm a subscription (Amazon SNS). The adapter has checked its host.
+	Confirm string
 }
 
 // Problem is one record of a callback that could not be understood. It is
@@ -53,7 +58,9 @@ type Adapter interface {
 	// Parse turns a callback into events. It is pure and never panics. The
 	// error means that nothing at all could be read; it tells a person why
 	// and wraps ErrUnreadable. An unknown event type is event.Unknown, not an
-	// error. Parse keeps no reference to req.Body.
+	// error. Parse keeps no reference to req.Body. Every event has its ESPType
+	// and its Record. When all records are problems, both they and an error
+	// are returned.
 	Parse(req Request) (Result, error)
 }
 
@@ -61,9 +68,10 @@ type Adapter interface {
 // more than the token in its URL.
 type Verifier interface {
 	// Verify returns nil, ErrForged (wrapped with the reason, never with a
-	// secret) or ErrUnverified when keys cannot give the needed key without
-	// the network. It is called with the secrets the operator entered; when
-	// none of the adapter's fields is set it is not called.
+	// secret; ErrUnsigned when there is nothing to judge) or ErrUnverified
+	// when keys cannot give the needed key without the network. It is called
+	// with the secrets the operator entered; when none of the adapter's fields
+	// is set it is not called.
 	Verify(ctx context.Context, req Request, v Verification) error
 }
 
@@ -71,11 +79,15 @@ type Verifier interface {
 type Verification struct {
 	Secrets Secrets
 	Keys    Keys      // public keys published by the ESP (certificates, DNS records)
-	Now     time.Time // for replay windows; zero switches them off
+	Now     time.Time // for replay windows: when the request was received; zero switches them off
 }
 
 // Secrets are the values the operator entered for a source, by Field.Name.
 type Secrets map[string]string
+
+// SampleKey names the private key (base64 of its PKCS #8 form) with which a
+// Sampler signs for an ESP whose own key nobody else has. No source has it.
+const SampleKey = "sample_key"
 
 // Keys finds what an ESP publishes to verify its signatures. At intake it is
 // a cache and answers ErrUnverified on a miss; in activities it asks the
@@ -90,14 +102,17 @@ type Keys interface {
 
 // Answerer is the ability to answer a request that is no callback: a probe
 // with HEAD or GET, a URL confirmation. Without it HEAD and GET, and a POST
-// with an empty body, are answered 200 with nothing.
+// with an empty body, are answered 200 with nothing. An ESP whose callbacks
+// come with GET (Elastic Email) has it, and says false to them.
 type Answerer interface {
 	// Answer returns the reply and true when req must not be stored.
 	Answer(req Request, s Secrets) (Reply, bool)
 }
 
 // Sampler is the ability to make realistic, correctly signed callbacks, for
-// `aftersend send`, `simulate` and the tests of other rooms.
+// `aftersend send`, `simulate` and the tests of other rooms. Where the ESP
+// signs with a private key of its own, the secret SampleKey stands in for it;
+// without one the sample is not signed.
 type Sampler interface {
 	// Sample returns the request in which this ESP would report ev, or an
 	// error when this ESP has no such event. url is the public callback URL.
@@ -159,6 +174,9 @@ var ErrUnreadable = errors.New("callback is not readable")
 
 // ErrForged is wrapped by Verify when a callback is not authentic.
 var ErrForged = errors.New("callback is not authentic")
+
+// ErrUnsigned is the ErrForged of a callback that carries no signature at all.
+var ErrUnsigned = fmt.Errorf("%w: it carries no signature", ErrForged)
 
 // ErrUnverified is returned by Verify and Keys when the network is needed.
 var ErrUnverified = errors.New("verification needs the network")

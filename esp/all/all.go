@@ -1,0 +1,39 @@
+// Package all lists every adapter. It is the one place outside an ESP's own
+// folder that a new adapter is entered, and a test notices when it is not.
+package all
+
+import (
+	"strings"
+
+	"aftersend/esp"
+	"aftersend/esp/mailtrap"
+	"aftersend/esp/mandrill"
+	"aftersend/esp/smtpeter"
+)
+
+var adapters = []esp.Adapter{
+	mailtrap.Adapter{},
+	mandrill.Adapter{},
+	smtpeter.Adapter{},
+}
+
+var byName = func() map[string]esp.Adapter {
+	m := make(map[string]esp.Adapter)
+	for _, a := range adapters {
+		d := a.Describe()
+		m[d.Name] = a
+		for _, alias := range d.Aliases {
+			m[alias] = a
+		}
+	}
+	return m
+}()
+
+// Adapters returns every adapter, in the order of their names.
+func Adapters() []esp.Adapter { return append([]esp.Adapter(nil), adapters...) }
+
+// ByName finds an adapter by its name or an alias, in any case.
+func ByName(name string) (esp.Adapter, bool) {
+	a, ok := byName[strings.ToLower(name)]
+	return a, ok
+}

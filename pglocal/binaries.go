@@ -16,6 +16,8 @@ import (
 	"time"
 
 	embedded "github.com/fergusstrange/embedded-postgres"
+
+	"aftersend/pglocal/filelock"
 )
 
 // minMajor is the oldest PostgreSQL the product supports: DETACH PARTITION CONCURRENTLY came with 14.
@@ -189,11 +191,11 @@ func fetchOnce(ctx context.Context) (string, error) {
 	if err := os.MkdirAll(home, 0o755); err != nil {
 		return "", err
 	}
-	unlock, err := lockFile(ctx, filepath.Join(home, "lock"))
+	lock, err := filelock.Wait(ctx, filepath.Join(home, "lock"))
 	if err != nil {
 		return "", err
 	}
-	defer unlock()
+	defer lock.Release()
 	if serverVersion(bin) != "" {
 		return bin, nil
 	}

@@ -27,6 +27,8 @@ import (
 	"time"
 
 	"github.com/lib/pq"
+
+	"aftersend/pglocal/filelock"
 )
 
 // User is the superuser of every private cluster.
@@ -58,7 +60,7 @@ type Server struct {
 	dir      string // where it really is, see place
 	account  account
 	password string
-	unlock   func()
+	lock     *filelock.Lock
 
 	mu      sync.Mutex // guards what a restart changes
 	port    int
@@ -82,18 +84,24 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{opts: opts, dir: dir, account: account, port: opts.Port}
-	if s.unlock, err = tryLock(filepath.Join(dir, "lock")); err != nil {
+	if s.lock, err = own(dir); err != nil {
 		return nil, err
 	}
-	if s.unlock == nil {
-		owner, _ := os.ReadFile(filepath.Join(dir, "lock"))
-		return nil, fmt.Errorf("%w: %s, process %s", ErrInUse, opts.DataDir, bytes.TrimSpace(owner))
-	}
 	if err := s.open(ctx); err != nil {
-		s.unlock()
+		s.lock.Release()
 		return nil, err
 	}
 	return s, nil
+}
+
+// own takes the lock of a directory.
+func own(dir string) (*filelock.Lock, error) {
+	l, err := filelock.Try(filepath.Join(dir, "lock"))
+	var held *filelock.Held
+	if errors.As(err, &held) {
+		return nil, fmt.Errorf("%w: %s, process %d", ErrInUse, dir, held.Pid)
+	}
+	return l, err
 }
 
 // Remove stops what still runs on a data directory and deletes it. It fails with ErrInUse when its owner lives.
@@ -102,14 +110,11 @@ func Remove(ctx context.Context, dataDir string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := tryLock(filepath.Join(dir, "lock"))
+	lock, err := own(dir)
 	if err != nil {
 		return err
 	}
-	if unlock == nil {
-		return fmt.Errorf("%w: %s", ErrInUse, dataDir)
-	}
-	defer unlock()
+	defer lock.Release()
 	if err := stopLeftover(ctx, filepath.Join(dir, "data")); err != nil {
 		return err
 	}
@@ -221,12 +226,12 @@ func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.halt(ctx)
-	if s.unlock != nil {
+	if s.lock != nil {
 		if s.opts.Ephemeral {
 			err = errors.Join(err, os.RemoveAll(s.dir))
 		}
-		s.unlock()
-		s.unlock = nil
+		s.lock.Release()
+		s.lock = nil
 	}
 	return err
 }

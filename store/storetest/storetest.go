@@ -28,6 +28,7 @@ import (
 
 	"aftersend/migrations"
 	"aftersend/pglocal"
+	"aftersend/pglocal/filelock"
 )
 
 // New returns a connection pool on a fresh database, as the store opens it (binary_parameters=yes, 20 connections). Pool and
@@ -140,11 +141,11 @@ func cachedTemplate(ctx context.Context) (string, error) {
 	if exists(template) {
 		return template, nil
 	}
-	unlock, err := lock(ctx, template+".lock")
+	lock, err := filelock.Wait(ctx, template+".lock")
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("wait for another test process to make the template cluster: %w", err)
 	}
-	defer unlock()
+	defer lock.Release()
 	if exists(template) {
 		return template, nil
 	}
@@ -189,26 +190,6 @@ func roomy() string {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// lock waits for a file's exclusive lock.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, fmt.Errorf("wait for another test process to make the template cluster: %w", ctx.Err())
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }
 
 // removeStale removes clusters whose process is gone and which were not cleared away with it (the machine went down). Nobody

@@ -8,6 +8,7 @@
 package config
 
 import (
+	"net"
 	"net/netip"
 	"time"
 )
@@ -143,4 +144,17 @@ func Default() Config {
 		Mail: Mail{TLS: "starttls", From: "aftersend@localhost"},
 		Log:  Log{Level: "info", Format: "auto"},
 	}
+}
+
+// BaseURL is how ESPs reach us: PublicURL, or http at the listener's address.
+// It has no trailing slash.
+func (a API) BaseURL() string {
+	if a.PublicURL != "" {
+		return a.PublicURL
+	}
+	host, port, err := net.SplitHostPort(a.Addr)
+	if ip, ipErr := netip.ParseAddr(host); err == nil && (host == "" || ipErr == nil && ip.IsUnspecified()) {
+		return "http://" + net.JoinHostPort("localhost", port)
+	}
+	return "http://" + a.Addr
 }

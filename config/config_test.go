@@ -153,3 +153,15 @@ func TestPrintMasksSecretsAndSaysWhereValuesAreFrom(t *testing.T) {
 	require.Equal(t, c.Delivery, again.Delivery)
 	require.Equal(t, c.API.ReadTimeout, again.API.ReadTimeout)
 }
+
+func TestBaseURL(t *testing.T) {
+	for want, api := range map[string]API{
+		"https://in.example.com": {Addr: ":80", PublicURL: "https://in.example.com"},
+		"http://127.0.0.1:8080":  {Addr: "127.0.0.1:8080"},
+		"http://localhost:80":    {Addr: ":80"},
+		"http://localhost:81":    {Addr: "0.0.0.0:81"},
+		"http://localhost:82":    {Addr: "[::]:82"},
+	} {
+		require.Equal(t, want, api.BaseURL())
+	}
+}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
-	"github.com/lib/pq"
 
 	"aftersend/esp"
 	"aftersend/id"
@@ -58,14 +57,6 @@ func insertActivity(ctx context.Context, tx *sqlx.Tx, account id.ID, c Change) e
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
 		id.New(), account, c.By.Kind, nullID(c.By.ID), c.By.Name, c.Action, c.ResourceKind, nullID(c.ResourceID), c.ResourceName, string(text))
 	return err
-}
-
-// nullID stores the nil identifier as NULL.
-func nullID(u id.ID) any {
-	if u == id.Nil {
-		return nil
-	}
-	return u
 }
 
 // --- accounts ---
@@ -280,6 +271,14 @@ func (s *Store) CreateSource(ctx context.Context, row SourceRow, c Change) error
 		}
 		return insertActivity(ctx, tx, row.AccountID, c)
 	})
+}
+
+// SourceTokenTaken reports whether a source, deleted or not, has this token.
+func (s *Store) SourceTokenTaken(ctx context.Context, hash []byte) (taken bool, err error) {
+	if err := s.db.GetContext(ctx, &taken, `select exists (select from sources where token_hash = $1)`, hash); err != nil {
+		return false, fmt.Errorf("look up source token: %w", err)
+	}
+	return taken, nil
 }
 
 // UpdateSource changes a source's name and verification secrets.
@@ -744,13 +743,4 @@ func found(err error, what string, p id.Prefix, u id.ID) error {
 		return fmt.Errorf("%s %s: %w", what, p.Format(u), ErrNotFound)
 	}
 	return fmt.Errorf("read %s %s: %w", what, p.Format(u), err)
-}
-
-// uuids spells identifiers as a Postgres array parameter.
-func uuids(ids []id.ID) any {
-	text := make([]string, len(ids))
-	for i, u := range ids {
-		text[i] = u.String()
-	}
-	return pq.Array(text)
 }

@@ -75,12 +75,12 @@ func (u *uuidOrNil) Scan(src any) error {
 }
 
 // What became of a callback c is what its group and the quarantine say.
-const callbackColumns = `
+const callbackAndFate = `
 	c.id, c.source_id, s.esp, c.received_at, c.method, octet_length(c.body) as size,
 	g.id as group_id, coalesce(q.reason, '') as error,
 	case when q.reason is not null then 'quarantined' when g.step = 'done' then 'processed' else 'received' end as state`
 
-const callbackFate = `
+const joinFate = `
 	join sources s on s.id = c.source_id
 	left join lateral (
 		select id, step, n_to from groups
@@ -106,7 +106,7 @@ func (s *Store) Callbacks(ctx context.Context, account id.ID, f CallbackFilter, 
 		return nil, nil
 	}
 	rows := []CallbackRow{}
-	if err := s.db.SelectContext(ctx, &rows, callbackQuery(f.State), uuids(sources), p.before(), p.Limit, account); err != nil {
+	if err := s.db.SelectContext(ctx, &rows, callbackQuery(f.State), uuidArray(sources), p.before(), p.Limit, account); err != nil {
 		return nil, fmt.Errorf("list callbacks: %w", err)
 	}
 	return rows, s.countEvents(ctx, rows)
@@ -116,39 +116,39 @@ func (s *Store) Callbacks(ctx context.Context, account id.ID, f CallbackFilter, 
 func callbackQuery(state string) string {
 	switch state {
 	case "quarantined":
-		return `select ` + callbackColumns + `
+		return `select ` + callbackAndFate + `
 			from (select distinct callback_id as id from quarantine
 			      where account_id = $4 and resolved_at is null and callback_id < $2 and source_id = any($1)
 			      order by callback_id desc limit $3) page
-			join callbacks c on c.id = page.id` + callbackFate + `
+			join callbacks c on c.id = page.id` + joinFate + `
 			order by c.id desc`
 	case "received":
-		return `select ` + callbackColumns + `
+		return `select ` + callbackAndFate + `
 			from (select c.* from groups g
 			      join callbacks c on c.writer_id = g.writer_id and c.n between g.n_from and g.n_to and c.id between g.id_from and g.id_to
 			      where g.step <> 'done' and g.kind = 'callbacks'
 			      union all
 			      select c.* from writers w
 			      join callbacks c on c.writer_id = w.id and c.n > w.grouped_through and c.id > w.grouped_id
-			      where w.closed_at is null) c` + callbackFate + `
+			      where w.closed_at is null) c` + joinFate + `
 			where c.id < $2 and c.source_id = any($1) and c.account_id = $4 and q.reason is null
 			order by c.id desc limit $3`
 	}
 	perSource := `select c.* from callbacks c where c.source_id = src.id and c.id < $2 order by c.id desc limit $3`
 	if state == "processed" {
-		perSource = `select c.* from callbacks c` + callbackFate + `
+		perSource = `select c.* from callbacks c` + joinFate + `
 			where c.source_id = src.id and c.id < $2 and g.step = 'done' and q.reason is null order by c.id desc limit $3`
 	}
-	return `select ` + callbackColumns + `
+	return `select ` + callbackAndFate + `
 		from (select c.* from unnest($1::uuid[]) src(id) cross join lateral (` + perSource + `) c
-		      where c.account_id = $4 order by c.id desc limit $3) c` + callbackFate + `
+		      where c.account_id = $4 order by c.id desc limit $3) c` + joinFate + `
 		order by c.id desc`
 }
 
 // Callback returns one callback of an account.
 func (s *Store) Callback(ctx context.Context, account, callback id.ID) (CallbackRow, error) {
 	rows := make([]CallbackRow, 1)
-	err := s.db.GetContext(ctx, &rows[0], `select `+callbackColumns+` from callbacks c`+callbackFate+` where c.id = $1 and c.account_id = $2`, callback, account)
+	err := s.db.GetContext(ctx, &rows[0], `select `+callbackAndFate+` from callbacks c`+joinFate+` where c.id = $1 and c.account_id = $2`, callback, account)
 	if err := found(err, "callback", id.Callback, callback); err != nil {
 		return CallbackRow{}, err
 	}
@@ -171,7 +171,7 @@ func (s *Store) countEvents(ctx context.Context, rows []CallbackRow) error {
 	}
 	err := s.db.SelectContext(ctx, &counts, `
 		select callback_id, count(*) as events from events where callback_id = any($1) and id >= $2 group by callback_id`,
-		uuids(ids), earliest(rows[len(rows)-1].ID))
+		uuidArray(ids), earliest(rows[len(rows)-1].ID))
 	if err != nil {
 		return fmt.Errorf("count events of callbacks: %w", err)
 	}
@@ -461,7 +461,7 @@ func (s *Store) Batches(ctx context.Context, account, webhook id.ID, p Page) ([]
 			       dns_us, connect_us, tls_us, first_byte_us, total_us, response
 			from attempts where batch_id = b.id and id >= $2 order by id desc limit 50
 		) a
-		order by a.id desc`, uuids(ids), earliest(ids[len(ids)-1]))
+		order by a.id desc`, uuidArray(ids), earliest(ids[len(ids)-1]))
 	if err != nil {
 		return nil, fmt.Errorf("attempts of %s: %w", id.Webhook.Format(webhook), err)
 	}

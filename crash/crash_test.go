@@ -1,5 +1,3 @@
-//go:build crashpoints
-
 package crash_test
 
 import (
@@ -15,7 +13,8 @@ import (
 )
 
 func TestPointKillsTheProcessAtTheWantedPassage(t *testing.T) {
-	if os.Getenv("AFTERSEND_CRASH") != "" {
+	if where := os.Getenv("AFTERSEND_CRASH"); where != "" {
+		require.NoError(t, crash.Arm(where))
 		crash.Point("elsewhere")
 		crash.Point("here")
 		_, _ = os.Stdout.WriteString("once")
@@ -23,6 +22,8 @@ func TestPointKillsTheProcessAtTheWantedPassage(t *testing.T) {
 		_, _ = os.Stdout.WriteString("twice")
 		return
 	}
+	crash.Point("here") // nobody armed it
+
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
 	cmd.Env = append(os.Environ(), "AFTERSEND_CRASH=here:2")
 	out, err := cmd.Output()
@@ -31,4 +32,11 @@ func TestPointKillsTheProcessAtTheWantedPassage(t *testing.T) {
 	require.True(t, ok, "the process ended by itself")
 	require.Equal(t, syscall.SIGKILL, exit.Sys().(syscall.WaitStatus).Signal())
 	require.Equal(t, "once", string(out))
+}
+
+func TestArmRefusesWhatIsNoPoint(t *testing.T) {
+	require.NoError(t, crash.Arm(""))
+	for _, where := range []string{"here:", "here:0", "here:x"} {
+		require.Error(t, crash.Arm(where), where)
+	}
 }

@@ -138,7 +138,7 @@ func Default() Config {
 			RetryInterval:   5 * time.Minute,
 			Retries:         40,
 			BatchMaxEvents:  500,
-			AllowedPorts:    []uint16{80, 443, 8080, 8443},
+			AllowedPorts:    []uint16{80, 443},
 			RotationOverlap: 24 * time.Hour,
 		},
 		Mail: Mail{TLS: "starttls", From: "aftersend@localhost"},

@@ -70,8 +70,8 @@ type Verifier interface {
 	// Verify returns nil, ErrForged (wrapped with the reason, never with a
 	// secret; ErrUnsigned when there is nothing to judge) or ErrUnverified
 	// when keys cannot give the needed key without the network. It is called
-	// with the secrets the operator entered; when none of the adapter's fields
-	// is set it is not called.
+	// with the secrets the operator entered, once Description.Verifiable says
+	// that they suffice.
 	Verify(ctx context.Context, req Request, v Verification) error
 }
 
@@ -148,6 +148,22 @@ type Description struct {
 	MessageIDIsRFC bool
 	// Types maps the ESP's own type words to ours, for docs and tests.
 	Types []TypeMapping
+}
+
+// Verifiable reports whether s has what Verify needs: every required field.
+// Until then there is only the token in the URL.
+func (d Description) Verifiable(s Secrets) bool {
+	required := 0
+	for _, f := range d.Fields {
+		if !f.Required {
+			continue
+		}
+		if s[f.Name] == "" {
+			return false
+		}
+		required++
+	}
+	return required > 0
 }
 
 // TypeMapping is one line of an adapter's event map.

@@ -5,14 +5,15 @@ import (
 	"errors"
 
 	"aftersend/esp"
+	"aftersend/event"
 )
 
-// The problems a batch can have apart from its records.
+// The problems a batch can have apart from its records'.
 var (
-	errNotJSON = errors.New("not valid JSON")
-	errCutOff  = errors.New("the payload ends in the middle of a record")
+	errNotJSON = errors.New("the record is not valid JSON")
+	errCutOff  = errors.New("the payload ends too early")
 	errTail    = errors.New("the payload is damaged after its last record")
-	errTooMany = errors.New("more records than one callback can have")
+	errTooMany = errors.New("the payload has more records than one callback can have")
 )
 
 // maxRecords and maxProblems bound what a body of 10 MiB can make of itself.
@@ -22,22 +23,50 @@ const (
 	maxProblems = 1_000
 )
 
-// AddProblem notes a record that could not be understood.
-func AddProblem(r *esp.Result, record int, reason string) {
-	if len(r.Problems) < maxProblems {
-		r.Problems = append(r.Problems, esp.Problem{Record: record, Reason: reason})
-	}
+// Batch collects what the records of one callback say. Record turns one record
+// into an event, or says why it cannot.
+type Batch struct {
+	Result esp.Result
+	Record func(v Value) (event.Event, error)
+
+	n int // records so far
 }
 
-// Records calls yield for every element of the JSON array that doc is, or that
-// stands under key in the object that doc is. A broken element is yielded as
-// an error, so that its neighbours live. False means that doc has no such
-// array, and that yield was not called.
+// Add takes one record.
+func (b *Batch) Add(v Value) {
+	e, err := b.Record(v)
+	if err != nil {
+		b.problem(err)
+		return
+	}
+	b.n++
+	b.Result.Events = append(b.Result.Events, e)
+}
+
+func (b *Batch) problem(err error) {
+	if len(b.Result.Problems) < maxProblems {
+		b.Result.Problems = append(b.Result.Problems, esp.Problem{Record: b.n, Reason: err.Error()})
+	}
+	b.n++
+}
+
+// Outcome is what Parse returns: an error as well when problems are all there
+// is.
+func (b *Batch) Outcome() (esp.Result, error) {
+	r := b.Result
+	if len(r.Events) == 0 && len(r.Problems) > 0 {
+		return r, Unreadable(r.Problems[0].Reason)
+	}
+	return r, nil
+}
+
+// AddArray takes the elements of the JSON array that doc is, or that stands
+// under key in the object that doc is. False means that there is no such array.
 //
-// After a broken element reading goes on at the next "},{". What follows the
-// damage inside the same element may then show up as a further broken record,
-// never as an event: it has no type. The work stays linear.
-func Records(doc []byte, key string, yield func(i int, v Value, err error)) bool {
+// A broken element is one problem and leaves its neighbours alone: reading goes
+// on at the next "{" behind a comma that makes a record. The work is linear in
+// the size of doc, whatever doc is.
+func (b *Batch) AddArray(doc []byte, key string) bool {
 	doc = trim(doc)
 	if len(doc) == 0 {
 		return false
@@ -51,14 +80,105 @@ func Records(doc []byte, key string, yield func(i int, v Value, err error)) bool
 	if start >= len(doc) || doc[start] != '[' {
 		return false
 	}
-	n, end := elements(doc, start, yield)
-	if end < 0 {
-		return true // the damage was reported where it is
-	}
-	if !tailIntact(doc, start, end) {
-		yield(n, nil, errTail)
+	if end := b.elements(doc, start); end >= 0 && !tailIntact(doc, start, end) {
+		b.problem(errTail)
 	}
 	return true
+}
+
+// elements takes the elements of the array at start and returns the index
+// after it, or -1 when its end is not found.
+func (b *Batch) elements(doc []byte, start int) int {
+	s := scanner{doc: doc}
+	i := skipSpace(doc, start+1)
+	if i < len(doc) && doc[i] == ']' {
+		return i + 1
+	}
+	// After damage it is not known how deep we are: what makes no record may be
+	// part of the broken one, and a bracket may close an array inside of it.
+	lost := false
+	for {
+		if i = skipSpace(doc, i); i >= len(doc) {
+			b.problem(errCutOff)
+			return -1
+		}
+		if b.n >= maxRecords {
+			b.problem(errTooMany)
+			return -1
+		}
+		s.string = i
+		end, ok := s.value(i, 1)
+		next := skipSpace(doc, end)
+		switch {
+		case ok && next >= len(doc): // whole, only the bracket is missing
+			b.take(doc[i:end:end], lost)
+			b.problem(errCutOff)
+			return -1
+		case ok && doc[next] == ']':
+			if b.take(doc[i:end:end], lost) || nothingMore(doc, next+1) {
+				return next + 1
+			}
+			end = next // the end of some array inside the broken record
+		case ok && doc[next] == ',':
+			lost = !b.take(doc[i:end:end], lost)
+			i = next + 1
+			continue
+		case ok && doc[next] == '{' && doc[i] == '{': // whole, only the comma is missing
+			lost = !b.take(doc[i:end:end], lost)
+			i = next
+			continue
+		}
+		if !ok {
+			// Go on from the last string, because a missing quote makes a
+			// string swallow what follows. A string holds no further quote, so
+			// nothing is read twice for long.
+			end = max(i, min(s.string, end))
+		}
+		if !lost {
+			b.problem(errNotJSON)
+		}
+		lost = true
+		if i = resume(doc, end); i < 0 {
+			return -1
+		}
+	}
+}
+
+// take adds an element; when lost, only if it makes a record. It reports
+// whether it knows where it is again.
+func (b *Batch) take(v Value, lost bool) bool {
+	if !lost {
+		b.Add(v)
+		return true
+	}
+	e, err := b.Record(v)
+	if err != nil {
+		return false
+	}
+	b.n++
+	b.Result.Events = append(b.Result.Events, e)
+	return true
+}
+
+// resume returns the index of the next "{" behind a comma, -1 without one.
+func resume(doc []byte, i int) int {
+	for i < len(doc) {
+		comma := bytes.IndexByte(doc[i:], ',')
+		if comma < 0 {
+			return -1
+		}
+		i += comma + 1
+		if next := skipSpace(doc, i); next < len(doc) && doc[next] == '{' {
+			return next
+		}
+	}
+	return -1
+}
+
+// nothingMore reports whether only closing brackets follow.
+func nothingMore(doc []byte, i int) bool {
+	i = skipSpace(doc, i)
+	return i >= len(doc) || doc[i] == '}' && skipSpace(doc, i+1) >= len(doc)
 }
 
 // tailIntact reports whether nothing is wrong behind the array that ends
@@ -74,8 +194,7 @@ func tailIntact(doc []byte, start, end int) bool {
 	if end >= len(doc) || doc[end] != ',' {
 		return false
 	}
-	rest := append([]byte{'{'}, doc[end+1:]...)
-	_, ok := Document(rest)
+	_, ok := Document(append([]byte{'{'}, doc[end+1:]...))
 	return ok
 }
 
@@ -103,102 +222,23 @@ func find(doc []byte, key string) int {
 	}
 }
 
-// elements yields the elements of the array at start and returns how many
-// there were and the index after it, or -1 when it does not end.
-func elements(doc []byte, start int, yield func(i int, v Value, err error)) (int, int) {
-	s := scanner{doc: doc}
-	i := skipSpace(doc, start+1)
-	if i < len(doc) && doc[i] == ']' {
-		return 0, i + 1
-	}
-	for n := 0; ; n++ {
-		i = skipSpace(doc, i)
-		if i >= len(doc) {
-			yield(n, nil, errCutOff)
-			return n + 1, -1
-		}
-		if n == maxRecords {
-			yield(n, nil, errTooMany)
-			return n + 1, -1
-		}
-		s.string = i
-		end, ok := s.value(i, 1)
-		next := skipSpace(doc, end)
-		switch {
-		case ok && next >= len(doc): // whole, only the bracket is missing
-			yield(n, Value(doc[i:end:end]), nil)
-			yield(n+1, nil, errCutOff)
-			return n + 2, -1
-		case ok && doc[next] == ']':
-			yield(n, Value(doc[i:end:end]), nil)
-			return n + 1, next + 1
-		case ok && doc[next] == ',':
-			yield(n, Value(doc[i:end:end]), nil)
-			i = next + 1
-			continue
-		case ok && doc[next] == '{' && doc[i] == '{': // whole, only the comma is missing
-			yield(n, Value(doc[i:end:end]), nil)
-			i = next
-			continue
-		case !ok:
-			// Go on from the last string, because a missing quote makes a
-			// string swallow what follows. A string holds no further quote, so
-			// nothing is read twice for long.
-			end = max(i, min(s.string, end))
-		}
-		yield(n, nil, errNotJSON)
-		if i = resume(doc, end, doc[i] == '{'); i < 0 {
-			return n + 1, -1
-		}
-	}
-}
-
-// resume returns the index of the next object that follows a comma, and before
-// it "}" when the damage is inside an object; -1 when there is none.
-func resume(doc []byte, i int, inObject bool) int {
-	before := byte(',')
-	if inObject {
-		before = '}'
-	}
-	for i < len(doc) {
-		at := bytes.IndexByte(doc[i:], before)
-		if at < 0 {
-			return -1
-		}
-		i += at + 1
-		next := i
-		if inObject {
-			if next = skipSpace(doc, next); next >= len(doc) || doc[next] != ',' {
-				continue
-			}
-			next++
-		}
-		if next = skipSpace(doc, next); next < len(doc) && doc[next] == '{' {
-			return next
-		}
-	}
-	return -1
-}
-
-// Lines calls yield for every line of a JSON Lines body. Blank lines, CRLF and
-// a missing final newline are fine; i counts the lines that are not blank.
-func Lines(doc []byte, yield func(i int, v Value, err error)) {
-	doc = trim(doc)
-	for i := 0; len(doc) > 0; {
+// AddLines takes every line of a JSON Lines body. Blank lines, CRLF and a
+// missing final newline are fine.
+func (b *Batch) AddLines(doc []byte) {
+	for doc = trim(doc); len(doc) > 0; {
 		line, rest, _ := bytes.Cut(doc, []byte{'\n'})
 		doc = rest
 		if line = trim(line); len(line) == 0 {
 			continue
 		}
-		if i == maxRecords {
-			yield(i, nil, errTooMany)
+		if b.n >= maxRecords {
+			b.problem(errTooMany)
 			return
 		}
 		if v, ok := Document(line); ok {
-			yield(i, v, nil)
+			b.Add(v)
 		} else {
-			yield(i, nil, errNotJSON)
+			b.problem(errNotJSON)
 		}
-		i++
 	}
 }

@@ -50,16 +50,6 @@ func Unreadable(reason string) error {
 	return fmt.Errorf("%w: %s", esp.ErrUnreadable, reason)
 }
 
-// Outcome is how Parse returns a batch: an error as well when problems are all
-// there is.
-func Outcome(r esp.Result) (esp.Result, error) {
-	if len(r.Events) == 0 && len(r.Problems) > 0 {
-		p := r.Problems[0]
-		return r, fmt.Errorf("%w: record %d: %s", esp.ErrUnreadable, p.Record, p.Reason)
-	}
-	return r, nil
-}
-
 // Forged is the error of a callback whose signature does not hold.
 func Forged(reason string) error { return fmt.Errorf("%w: %s", esp.ErrForged, reason) }
 

@@ -104,11 +104,17 @@ func (v Value) Elements() []Value {
 		return nil
 	}
 	var out []Value
-	_, _ = elements(v, 0, func(_ int, e Value, err error) {
-		if err == nil {
-			out = append(out, e)
+	s := scanner{doc: v}
+	for i := skipSpace(v, 1); i < len(v) && v[i] != ']'; i = skipSpace(v, i) {
+		end, ok := s.value(i, 1)
+		if !ok {
+			return out
 		}
-	})
+		out = append(out, Value(v[i:end:end]))
+		if i = skipSpace(v, end); i < len(v) && v[i] == ',' {
+			i++
+		}
+	}
 	return out
 }
 

@@ -84,33 +84,23 @@ func (Adapter) Describe() esp.Description {
 
 // Parse implements esp.Adapter.
 func (Adapter) Parse(req esp.Request) (esp.Result, error) {
-	var r esp.Result
 	if req.Method == http.MethodHead {
-		return r, nil
+		return esp.Result{}, nil
 	}
-	yield := func(i int, v espkit.Value, err error) {
-		if err == nil {
-			var e event.Event
-			if e, err = record(v); err == nil {
-				r.Events = append(r.Events, e)
-				return
-			}
-		}
-		espkit.AddProblem(&r, i, err.Error())
+	if len(bytes.TrimSpace(req.Body)) == 0 {
+		return esp.Result{}, espkit.Unreadable("the body is empty")
 	}
 	// The shape decides, not the content type.
-	if espkit.Records(req.Body, "events", yield) {
-		return espkit.Outcome(r)
+	b := espkit.Batch{Record: record}
+	if b.AddArray(req.Body, "events") {
+		return b.Outcome()
 	}
 	if v, ok := espkit.Document(req.Body); ok {
-		yield(0, v, nil)
+		b.Add(v)
 	} else {
-		espkit.Lines(req.Body, yield)
+		b.AddLines(req.Body)
 	}
-	if len(r.Events)+len(r.Problems) == 0 {
-		return r, espkit.Unreadable("the body is empty")
-	}
-	return espkit.Outcome(r)
+	return b.Outcome()
 }
 
 var errNoType = errors.New("the record has no event")
@@ -166,7 +156,8 @@ func (Adapter) Verify(_ context.Context, req esp.Request, v esp.Verification) er
 	if err != nil {
 		return espkit.Forged("Mailtrap-Signature is not hexadecimal")
 	}
-	if !hmac.Equal(got, sign(req.Body, v.Secrets["secret"])) {
+	secret := v.Secrets["secret"]
+	if secret == "" || !hmac.Equal(got, sign(req.Body, secret)) {
 		return espkit.Forged("Mailtrap-Signature does not match the body; is the signing secret this webhook's?")
 	}
 	return nil

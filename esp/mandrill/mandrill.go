@@ -109,34 +109,24 @@ func (Adapter) Answer(req esp.Request, _ esp.Secrets) (esp.Reply, bool) {
 
 // Parse implements esp.Adapter.
 func (Adapter) Parse(req esp.Request) (esp.Result, error) {
-	var r esp.Result
 	if req.Method == http.MethodHead {
-		return r, nil
+		return esp.Result{}, nil
 	}
 	form := espkit.ParseForm(req.Body)
 	if !form.Has(parameter) {
-		return r, espkit.Unreadable("the parameter " + parameter + " is missing")
+		return esp.Result{}, espkit.Unreadable("the parameter " + parameter + " is missing")
 	}
-	// The form's copy is what the records are cut from.
-	found := espkit.Records([]byte(form.Get(parameter)), "", func(i int, v espkit.Value, err error) {
-		if err == nil {
-			var e event.Event
-			if e, err = record(v); err == nil {
-				r.Events = append(r.Events, e)
-				return
-			}
-		}
-		espkit.AddProblem(&r, i, err.Error())
-	})
-	if !found {
-		return r, espkit.Unreadable(parameter + " is not a JSON array")
+	b := espkit.Batch{Record: record}
+	// Records are cut from this copy, not from the request's body.
+	if !b.AddArray([]byte(form.Get(parameter)), "") {
+		return esp.Result{}, espkit.Unreadable(parameter + " is not a JSON array")
 	}
-	return espkit.Outcome(r)
+	return b.Outcome()
 }
 
 var (
 	errNoObject = errors.New("the record is not an object")
-	errNoType   = errors.New("the record has neither event nor type")
+	errNoType   = errors.New("the record is neither a message event nor a sync event")
 )
 
 func record(v espkit.Value) (event.Event, error) {
@@ -145,13 +135,9 @@ func record(v espkit.Value) (event.Event, error) {
 	}
 	outer := v.Object()
 	e := event.Event{Record: v, OccurredAt: espkit.Time(outer.Get("ts").String())}
-	e.ESPType = outer.Get("event").String()
-	switch {
-	case e.ESPType != "":
+	if e.ESPType = outer.Get("event").String(); e.ESPType != "" {
 		message(&e, outer)
-	case outer.Get("type").String() != "":
-		sync(&e, outer)
-	default:
+	} else if !sync(&e, outer) {
 		return e, errNoType
 	}
 	espkit.Finish(&e)
@@ -211,19 +197,24 @@ func bounceCategory(msg espkit.Object, description string) event.Category {
 	return toolCategories[msg.Get("bgtools_code").String()]
 }
 
-// sync reads a change of the rejection list or the allow list.
-func sync(e *event.Event, outer espkit.Object) {
-	e.ESPType = outer.Get("type").String()
-	if action := outer.Get("action").String(); action != "" {
-		e.ESPType += "." + action
-	}
-	e.Type = table.Of(e.ESPType)
+// sync reads a change of the rejection list or the allow list; false when the
+// record is none.
+func sync(e *event.Event, outer espkit.Object) bool {
 	entry := outer.Get("reject").Object()
 	if entry == nil {
 		entry = outer.Get("entry").Object()
 	}
+	e.ESPType = outer.Get("type").String()
+	if entry == nil || e.ESPType == "" {
+		return false
+	}
+	if action := outer.Get("action").String(); action != "" {
+		e.ESPType += "." + action
+	}
+	e.Type = table.Of(e.ESPType)
 	e.Recipient = espkit.Address(entry.Get("email").String())
 	e.Diagnostic = espkit.First(entry.Get("reason").String(), entry.Get("detail").String())
+	return true
 }
 
 // Verify implements esp.Verifier.
@@ -237,7 +228,7 @@ func (Adapter) Verify(_ context.Context, req esp.Request, v esp.Verification) er
 		return espkit.Forged("X-Mandrill-Signature is not base64")
 	}
 	form := espkit.ParseForm(req.Body)
-	if hmac.Equal(got, sign(req.URL, form, v.Secrets["key"])) {
+	if key := v.Secrets["key"]; key != "" && hmac.Equal(got, sign(req.URL, form, key)) {
 		return nil
 	}
 	// The probe's key is public, so it may vouch for an empty list only.

@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +28,8 @@ const freshness = 15 * time.Minute
 
 // mustCover are the parts that a genuine signature always covers.
 var mustCover = []string{"(request-target)", "host", "date", "x-copernica-id", "digest"}
+
+var dnsName = regexp.MustCompile(`^[a-z0-9_.-]{1,253}$`)
 
 // Verify implements esp.Verifier: the Digest header against the body, then the
 // Signature header (draft-cavage-http-signatures-11, rsa-sha256) with the key
@@ -44,7 +48,7 @@ func (Adapter) Verify(ctx context.Context, req esp.Request, v esp.Verification) 
 	}
 	covered := strings.Fields(strings.ToLower(sig["headers"]))
 	for _, name := range mustCover {
-		if !contains(covered, name) {
+		if !slices.Contains(covered, name) {
 			return espkit.Forged("the signature does not cover " + name)
 		}
 	}
@@ -53,7 +57,7 @@ func (Adapter) Verify(ctx context.Context, req esp.Request, v esp.Verification) 
 	}
 	// Anyone may publish a key somewhere; only copernica.com's count.
 	keyID := strings.ToLower(strings.TrimSuffix(sig["keyid"], "."))
-	if !strings.HasSuffix(keyID, ".copernica.com") || strings.ContainsAny(keyID, "/: ") {
+	if !dnsName.MatchString(keyID) || !strings.HasSuffix(keyID, ".copernica.com") {
 		return espkit.Forged("the signature's key is not published under copernica.com")
 	}
 	signature, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(sig["signature"]), ""))
@@ -82,7 +86,7 @@ func (Adapter) Verify(ctx context.Context, req esp.Request, v esp.Verification) 
 // which host, when.
 func checkHeaders(req esp.Request, v esp.Verification) error {
 	account := strings.TrimSpace(v.Secrets["account"])
-	if !hmac.Equal([]byte(req.Header.Get("X-Copernica-ID")), []byte(account)) {
+	if account == "" || !hmac.Equal([]byte(req.Header.Get("X-Copernica-ID")), []byte(account)) {
 		return espkit.Forged("X-Copernica-ID is not this source's account")
 	}
 	if target, err := url.Parse(req.URL); err != nil || !strings.EqualFold(target.Host, host(req)) {
@@ -139,15 +143,6 @@ func signingString(req esp.Request, covered []string) string {
 }
 
 func host(req esp.Request) string { return req.Header.Get("Host") }
-
-func contains(list []string, s string) bool {
-	for _, e := range list {
-		if e == s {
-			return true
-		}
-	}
-	return false
-}
 
 // parameters reads name="value" pairs between commas, names in lower case. In
 // Copernica's own example a comma is missing, so the quotes lead the way.

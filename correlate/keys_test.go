@@ -1,0 +1,95 @@
+package correlate
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"aftersend/event"
+	"aftersend/id"
+)
+
+func TestMessageKeys(t *testing.T) {
+	o := Origin{Account: id.ID{1}, Source: id.ID{2}}
+	elsewhere := Origin{Account: id.ID{1}, Source: id.ID{3}}
+	full := &event.Event{Recipient: "A@Example.com", MessageID: "77", RFCMessageID: "<x@y>", ReturnPath: "<b-20260102345@z>"}
+
+	keys := MessageKeys(nil, o, full)
+	require.Len(t, keys, 3)
+	require.Equal(t, []Kind{ByMessageID, ByRFC, ByReturnPath}, []Kind{keys[0].Kind, keys[1].Kind, keys[2].Kind})
+
+	require.Equal(t, keys[0], MessageKeys(nil, o, &event.Event{Recipient: "a@example.COM", MessageID: "77"})[0], "case of the recipient")
+	require.NotEqual(t, keys[0], MessageKeys(nil, o, &event.Event{Recipient: "b@example.com", MessageID: "77"})[0], "another recipient")
+	require.NotEqual(t, keys[0], MessageKeys(nil, elsewhere, full)[0], "ids of ESPs are theirs")
+	require.Equal(t, keys[1:], MessageKeys(nil, elsewhere, full)[1:], "the others hold across sources")
+	require.NotEqual(t, keys[1], MessageKeys(nil, Origin{Account: id.ID{9}}, full)[1], "not across accounts")
+
+	require.Equal(t, keys[1], MessageKeys(nil, o, &event.Event{Recipient: "a@example.com", RFCMessageID: "x@y"})[0], "without brackets")
+	o.MessageIDIsRFC = true
+	require.Equal(t, keys[1], MessageKeys(nil, o, &event.Event{Recipient: "a@example.com", MessageID: "<x@y>"})[1], "the ESP's id is the header")
+	require.Empty(t, MessageKeys(nil, o, &event.Event{Recipient: "a@example.com", RFCMessageID: "<>", ReturnPath: "<>"}))
+}
+
+func TestReturnPathsThatNameOneMessage(t *testing.T) {
+	const recipient = "user123456@example.com"
+	for path, want := range map[string]bool{
+		"bounce-77f1c9a2e0@mail.example.net":                         true,
+		"0100018f2a7b-1234-4cde@amazonses.com":                       true,
+		"bounces+1234567-9abc-user123456=example.com@em.example.net": false, // account and recipient
+		"bounce-md_30001.65a.v1-0af3e1c2d4b5@mandrillapp.com":        true,
+		"bounces@example.net":                                        false,
+		"bounces+user123456=example.com@lists.example.net":           false, // the recipient, not the message
+		"news-user123456-example.com@lists.example.net":              false,
+		"prvs=1234567890=sender@example.net":                         false, // BATV: sender and day
+		"newsletter2026@example.net":                                 false,
+		"news-20260102@example.net":                                  false,
+		"":                                                           false, "@": false, "<>": false,
+	} {
+		require.Equal(t, want, namesOneMessage(path, recipient), "%q", path)
+	}
+}
+
+func TestEventKey(t *testing.T) {
+	o := Origin{Source: id.ID{1}}
+	base := event.Event{EventID: "e1", Recipient: "a@example.com", ESPType: "open", Record: []byte("r")}
+	key := EventKey(o, &base, id.ID{5}, 0)
+	same, elsewhere, recipient, word := base, base, base, base
+	same.Record, same.Recipient = []byte("other"), "A@example.com"
+	recipient.Recipient = "b@example.com"
+	word.ESPType = "click"
+	require.Equal(t, key, EventKey(o, &same, id.ID{6}, 7), "the ESP's event id decides")
+	require.NotEqual(t, key, EventKey(Origin{Source: id.ID{2}}, &elsewhere, id.ID{5}, 0))
+	require.NotEqual(t, key, EventKey(o, &recipient, id.ID{5}, 0), "two recipients may share an event id")
+	require.NotEqual(t, key, EventKey(o, &word, id.ID{5}, 0), "and two types")
+
+	plain := event.Event{Recipient: "a@example.com", Record: []byte("r")}
+	require.Equal(t, EventKey(o, &plain, id.ID{5}, 0), EventKey(o, &plain, id.ID{6}, 1), "the record decides")
+	plain.Record = nil
+	require.NotEqual(t, EventKey(o, &plain, id.ID{5}, 0), EventKey(o, &plain, id.ID{5}, 1), "nothing to compare: its own")
+}
+
+func TestSuppresses(t *testing.T) {
+	hard := func(c event.Category) event.Event {
+		return event.Event{Type: event.Bounced, BounceType: event.Hard, Category: c, Recipient: "a@b"}
+	}
+	for _, c := range []struct {
+		name string
+		e    event.Event
+		want Suppression
+		ok   bool
+	}{
+		{"unsubscription", event.Event{Type: event.Unsubscribed, Recipient: "a@b"}, Suppression{Reason: event.Unsubscribed}, true},
+		{"complaint", event.Event{Type: event.Complained, Recipient: "a@b"}, Suppression{Reason: event.Complained}, true},
+		{"resubscription", event.Event{Type: event.Subscribed, Recipient: "a@b"}, Suppression{Reason: event.Unsubscribed, Lift: true}, true},
+		{"no such mailbox", hard(event.InvalidRecipient), Suppression{Reason: event.Bounced}, true},
+		{"hard for an unknown reason", hard(""), Suppression{Reason: event.Bounced}, true},
+		{"spam called hard", hard(event.SpamContent), Suppression{}, false},
+		{"quota called hard", hard(event.MailboxFull), Suppression{}, false},
+		{"soft", event.Event{Type: event.Bounced, BounceType: event.Soft, Recipient: "a@b"}, Suppression{}, false},
+		{"nobody", event.Event{Type: event.Complained}, Suppression{}, false},
+	} {
+		got, ok := Suppresses(&c.e)
+		require.Equal(t, c.ok, ok, c.name)
+		require.Equal(t, c.want, got, c.name)
+	}
+}

@@ -96,7 +96,7 @@ func (Adapter) Describe() esp.Description {
 			{Text: "Enter {url} as Post To URL and create the webhook. Mandrill checks the address at once; no key is needed for that."},
 			{Text: "Copy the webhook's key into this source."},
 		},
-		Retry:       "Mandrill posts a failed batch again, with growing pauses.",
+		Retry:       "Mandrill posts a failed batch again; when and how often is not documented.",
 		RetryStatus: http.StatusServiceUnavailable,
 		Types:       types,
 	}

@@ -57,7 +57,7 @@ func (Adapter) Describe() esp.Description {
 			{Text: "Copy the name and the content of the validation file into this source, save, and let SMTPeter validate the address. Each webhook has its own file; do them one after the other."},
 			{Text: `Enter your account ("environment-" and its number) here, so that signatures are checked.`},
 		},
-		Retry:       "Not documented. Anything but 200 is answered in the hope of a second post.",
+		Retry:       "Not documented. A post that cannot be stored is answered 503, in the hope that it comes again.",
 		RetryStatus: http.StatusServiceUnavailable,
 		Types:       types,
 	}

@@ -43,12 +43,12 @@ func (m *Manager) TestWebhook(ctx context.Context, sc Scope, hook id.ID, in Webh
 	if err != nil {
 		return TestResult{}, err
 	}
-	keys, err := m.Store.SigningKeys(ctx, hook, m.Now())
+	subscription, err := m.Store.Subscription(ctx, hook)
 	if err != nil {
 		return TestResult{}, err
 	}
 	in.apply(&row)
-	return m.test(ctx, row, keys, t)
+	return m.test(ctx, row, subscription.Keys(m.Now()), t)
 }
 
 // TestUnsaved posts one sample event to a webhook that is not saved yet.

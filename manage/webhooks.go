@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"reflect"
 	"time"
+	"unicode/utf8"
 
 	"aftersend/event"
 	"aftersend/id"
@@ -312,5 +313,38 @@ func (m *Manager) Flush(ctx context.Context, sc Scope, hook id.ID) error {
 		return invalid("status", "it is paused; resume it to deliver what waits")
 	}
 	m.nudge(ctx, hook, workflows.FlushUpdate)
+	return nil
+}
+
+// Pause stops delivering to a webhook; events keep collecting.
+func (m *Manager) Pause(ctx context.Context, sc Scope, hook id.ID, reason string) error {
+	if utf8.RuneCountInString(reason) > 500 {
+		return invalid("reason", "at most 500 characters")
+	}
+	err := m.Store.PauseWebhook(ctx, sc.Account, hook, reason, store.Change{
+		By: sc.By, Action: "webhook.paused", ResourceKind: "webhook", ResourceID: hook,
+		Changes: map[string]store.FromTo{"pause_reason": {From: "", To: reason}},
+	})
+	if err != nil {
+		return err
+	}
+	m.nudge(ctx, hook, workflows.PauseUpdate)
+	return nil
+}
+
+// Resume delivers to a paused webhook again. The batch that failed goes first,
+// alone, under its old id; or, with BacklogSkip, nothing of what waits goes.
+func (m *Manager) Resume(ctx context.Context, sc Scope, hook id.ID, backlog store.Backlog) error {
+	if backlog != store.BacklogDeliver && backlog != store.BacklogSkip {
+		return invalid("backlog", "want deliver or skip")
+	}
+	err := m.Store.ResumeWebhook(ctx, sc.Account, hook, backlog, store.Change{
+		By: sc.By, Action: "webhook.resumed", ResourceKind: "webhook", ResourceID: hook,
+		Changes: map[string]store.FromTo{"backlog": {To: string(backlog)}},
+	})
+	if err != nil {
+		return err
+	}
+	m.nudge(ctx, hook, workflows.ResumeUpdate)
 	return nil
 }

@@ -566,27 +566,6 @@ func (s *Store) RotateSigningKey(ctx context.Context, account, webhook id.ID, ke
 	})
 }
 
-// SigningKeys returns the keys that sign for a webhook at a time, the newest first.
-func (s *Store) SigningKeys(ctx context.Context, webhook id.ID, now time.Time) ([][]byte, error) {
-	var rows []struct {
-		ID     id.ID  `db:"id"`
-		Sealed []byte `db:"sealed"`
-	}
-	err := s.db.SelectContext(ctx, &rows, `
-		select id, sealed from webhook_secrets
-		where webhook_id = $1 and (expires_at is null or expires_at > $2) order by id desc`, webhook, now)
-	if err != nil {
-		return nil, fmt.Errorf("read signing keys of %s: %w", id.Webhook.Format(webhook), err)
-	}
-	keys := make([][]byte, len(rows))
-	for i, r := range rows {
-		if keys[i], err = s.box.Open(r.Sealed, "webhook_secrets", "sealed", r.ID); err != nil {
-			return nil, fmt.Errorf("signing key of %s: %w", id.Webhook.Format(webhook), err)
-		}
-	}
-	return keys, nil
-}
-
 func (s *Store) encodeWebhook(row WebhookRow) (settings string, sealed []byte, err error) {
 	text, err := json.Marshal(row.Settings)
 	if err != nil {

@@ -423,6 +423,15 @@ type Outcome struct {
 // MaxResponse is how much of an answer is kept.
 const MaxResponse = 4 << 10
 
+// lockOpen locks, in the order in which all statements here do, a webhook's
+// progress ($16) and the batch ($13) if it is still open.
+const lockOpen = `
+	p as (
+		select from webhook_progress where webhook_id = $16 for update
+	), open as (
+		select b.id, b.posted from p, batches b where b.id = $13 and b.state = 'open' for update of b
+	)`
+
 // endAttempt writes an outcome; parameters $1 to $12. $11 is when it ended.
 const endAttempt = `
 	update attempts
@@ -457,17 +466,15 @@ func micros(d time.Duration) any {
 // once, however often it is called. The outage, if there was one, is over.
 func (s *Store) RecordDelivered(ctx context.Context, o Outcome, through int) error {
 	_, err := s.db.ExecContext(ctx, `
-		with attempt as (`+endAttempt+`), old as (
-			select id, posted from batches where id = $13 and state = 'open' and posted < $14 for update
-		), batch as (
+		with `+lockOpen+`, attempt as (`+endAttempt+`), batch as (
 			update batches b
 			set    posted = $14,
 			       state = case when $14 = b.events then 'delivered' else 'open' end,
 			       finished_at = case when $14 = b.events then $15::timestamptz end,
 			       -- What is kept belongs to the request that was accepted now.
 			       body = case when $14 = b.events then b.body end
-			from   old where b.id = old.id
-			returning $14 - old.posted as events
+			from   open where b.id = open.id and open.posted < $14
+			returning $14 - open.posted as events
 		)
 		update webhook_progress
 		set    delivered = delivered + batch.events, last_delivered_at = $15,
@@ -498,11 +505,13 @@ func (s *Store) RecordFailure(ctx context.Context, f Failure) error {
 		body = f.Keep.Body
 	}
 	_, err := s.db.ExecContext(ctx, `
-		with attempt as (`+endAttempt+` and outcome = 'started' returning id), batch as (
-			update batches
+		with `+lockOpen+`, attempt as (
+			`+endAttempt+` and outcome = 'started' and (select count(*) from open) >= 0 returning id
+		), batch as (
+			update batches b
 			set    body = coalesce($14, body), content_type = case when $14::bytea is null then content_type else $15 end
-			where  id = $13 and state = 'open' and exists (select from attempt)
-			returning id
+			from   open, attempt where b.id = open.id
+			returning b.id
 		)
 		update webhook_progress
 		set    failing_since = coalesce(failing_since, $17), outage_id = coalesce(outage_id, $18),
@@ -614,7 +623,7 @@ func (s *Store) GiveUp(ctx context.Context, g GiveUp) (notice id.ID, err error) 
 			n := g.Notice
 			_, err = tx.ExecContext(ctx, `
 				insert into notices (id, account_id, webhook_id, outage_id, kind, subject, body, recipients)
-				values ($1, $2, $3, $4, $5, $6, $7, $8)
+				values ($1, $2, $3, $4, $5, $6, $7, coalesce($8::text[], '{}'))
 				on conflict (outage_id, kind) do nothing`,
 				n.ID, g.Account, g.Webhook, g.Outage, NoticeWebhookPaused, cleanText(n.Subject), cleanText(n.Body), pq.Array(n.Recipients))
 			if err != nil {

@@ -362,6 +362,16 @@ func (s *Store) MakeGroup(ctx context.Context, g Group) (made bool, err error) {
 	return made, nil
 }
 
+// GroupedThrough returns how far a writer's callbacks are in groups: the number
+// and id of the last one, 0 and nil when none is.
+func (s *Store) GroupedThrough(ctx context.Context, writer int64) (n int64, last id.ID, err error) {
+	err = s.db.QueryRowContext(ctx, `select grouped_through, grouped_id from writers where id = $1`, writer).Scan(&n, &last)
+	if err != nil {
+		return 0, id.Nil, fmt.Errorf("read writer %d: %w", writer, err)
+	}
+	return n, last, nil
+}
+
 // SilentWriters returns open writers that were not seen for a while and have
 // callbacks in no group, oldest first.
 func (s *Store) SilentWriters(ctx context.Context, silent time.Duration) ([]int64, error) {
@@ -407,7 +417,10 @@ func (s *Store) Ungrouped(ctx context.Context, writer int64, maxCallbacks int, m
 		if err := rows.Scan(&n, &cb, &size, &espName); err != nil {
 			return nil, fmt.Errorf("read ungrouped callbacks of writer %d: %w", writer, err)
 		}
-		one := Range{WriterID: writer, NFrom: n, NTo: n, IDFrom: cb, IDTo: cb, Bytes: size, Counts: []ESPCount{{espName, 1}}}
+		one := Range{WriterID: writer, NFrom: n, NTo: n, IDFrom: cb, IDTo: cb, Bytes: size}
+		if espName != "" {
+			one.Counts = []ESPCount{{espName, 1}}
+		}
 		if last := len(ranges) - 1; last >= 0 && ranges[last].Fits(one, maxCallbacks, maxBytes) {
 			ranges[last].Add(one)
 			continue
@@ -471,7 +484,7 @@ func (s *Store) ClaimGroups(ctx context.Context, stale Staleness, limit int) ([]
 				select id from groups
 				where  step <> 'done'
 				and   (started_at is null and created_at < now() - $1 * interval '1 second'
-				    or started_at < now() - case when patient then $3 else $2 end * interval '1 second')
+				    or started_at < now() - case when patient then $3::float8 else $2::float8 end * interval '1 second')
 				order  by created_at
 				limit  $4
 				for update skip locked)

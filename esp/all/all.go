@@ -6,14 +6,18 @@ import (
 	"strings"
 
 	"aftersend/esp"
+	"aftersend/esp/brevo"
 	"aftersend/esp/mailtrap"
 	"aftersend/esp/mandrill"
+	"aftersend/esp/mumaraone"
 	"aftersend/esp/smtpeter"
 )
 
 var adapters = []esp.Adapter{
+	brevo.Adapter{},
 	mailtrap.Adapter{},
 	mandrill.Adapter{},
+	mumaraone.Adapter{},
 	smtpeter.Adapter{},
 }
 

@@ -114,15 +114,15 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 	runs, err := b.measure(ctx)
-	if err != nil {
+	if len(runs) == 0 {
 		return err
 	}
 	report := Report{Machine: describeMachine(ctx, b.stack.DatabaseURL), Command: "go run ./dev/bench " + strings.Join(args, " "), Runs: runs}
-	report.table(out)
+	report.table(out) // what was measured before an error is worth having
 	if o.json != "" {
-		return report.writeJSON(o.json, out)
+		err = errors.Join(err, report.writeJSON(o.json, out))
 	}
-	return nil
+	return err
 }
 
 // bench is everything that runs.
@@ -189,60 +189,63 @@ const drainTime = 120
 // warmUp is how long each server is used before it is measured: connections, caches, the first growth of heaps and tables.
 const warmUp = 4
 
-// measure makes the runs in their order.
-func (b *bench) measure(ctx context.Context) ([]Run, error) {
-	var runs []Run
-	add := func(r Run, err error) error {
-		if err == nil {
-			runs = append(runs, r)
-		}
-		return err
-	}
-	if b.wants("gin") {
-		if err := add(b.ceiling(ctx, "gin", "HTTP alone")); err != nil {
-			return nil, err
+// measure makes the runs in their order, and returns those it made.
+func (b *bench) measure(ctx context.Context) (runs []Run, err error) {
+	for _, c := range []struct{ phase, name string }{{"gin", "HTTP alone"}, {"commit", "group commit alone"}} {
+		if b.wants(c.phase) {
+			run, err := b.ceiling(ctx, c.phase, c.name)
+			if err != nil {
+				return runs, err
+			}
+			runs = append(runs, run)
 		}
 	}
-	if b.wants("commit") {
-		if err := add(b.ceiling(ctx, "commit", "group commit alone")); err != nil {
-			return nil, err
-		}
+	if !b.wants("closed", "half", "1000", "50") {
+		return runs, nil
 	}
-	accounts := load.Accounts{generator: b.generator.pid()}
-	for role, pid := range b.stack.Pids() {
-		accounts[string(role)] = pid
-	}
-	product := func(name string, seconds, rate float64) (Run, error) {
-		b.progress(name)
-		settle(ctx)
-		return measure(ctx, b.generator, name, b.spec(b.stack.API, seconds, rate, true), accounts)
-	}
-	if _, err := product("warming up", warmUp, 0); err != nil {
-		return nil, err
+	if _, err := b.product(ctx, "warming up", warmUp, 0); err != nil {
+		return runs, err
 	}
 	half := 2500.0
 	if b.wants("closed") {
 		stop := b.profiler.start(ctx, b.stack.DatabaseURL, b.o.seconds)
-		r, err := product(fmt.Sprintf("product, %d connections", b.o.connections), b.o.seconds, 0)
-		if err := errors.Join(add(r, err), stop()); err != nil {
-			return nil, err
+		run, err := b.product(ctx, fmt.Sprintf("product, %d connections", b.o.connections), b.o.seconds, 0)
+		if err := errors.Join(err, stop()); err != nil {
+			return runs, err
 		}
-		half = r.DeliveredPerSecond / 2
+		runs = append(runs, run)
+		half = run.DeliveredPerSecond / 2
 	}
-	for _, phase := range []struct {
-		name string
-		rate float64
+	for _, open := range []struct {
+		phase string
+		rate  float64
 	}{{"half", half}, {"1000", 1000}, {"50", 50}} {
-		if b.wants(phase.name) {
-			if err := add(product(fmt.Sprintf("product, %.0f/s offered", phase.rate), b.o.short, phase.rate)); err != nil {
-				return nil, err
+		if b.wants(open.phase) {
+			run, err := b.product(ctx, fmt.Sprintf("product, %.0f/s offered", open.rate), b.o.short, open.rate)
+			if err != nil {
+				return runs, err
 			}
+			runs = append(runs, run)
 		}
 	}
 	return runs, nil
 }
 
-func (b *bench) wants(phase string) bool { return slices.Contains(b.o.phases, phase) }
+// wants says whether any of the phases was asked for.
+func (b *bench) wants(phases ...string) bool {
+	return slices.ContainsFunc(phases, func(p string) bool { return slices.Contains(b.o.phases, p) })
+}
+
+// product measures the product, all of whose processes have an account.
+func (b *bench) product(ctx context.Context, name string, seconds, rate float64) (Run, error) {
+	accounts := load.Accounts{generator: b.generator.pid()}
+	for role, pid := range b.stack.Pids() {
+		accounts[string(role)] = pid
+	}
+	settle(ctx)
+	b.progress(name)
+	return measure(ctx, b.generator, name, b.spec(b.stack.API, seconds, rate, true), accounts)
+}
 
 func (b *bench) spec(server string, seconds, rate float64, deliveries bool) load.Spec {
 	return load.Spec{

@@ -60,6 +60,9 @@ func (r Report) writeJSON(to string, out io.Writer) error {
 // columns of CPU time, in the order of the way a callback takes.
 var columns = []string{generator, ceiling, string(stack.Serve), string(stack.Postgres), string(stack.Temporal)}
 
+// width of the names of runs, which stand on the left of columns that stand on the right.
+const width = 24
+
 // table writes the report for people.
 func (r Report) table(out io.Writer) {
 	m := r.Machine
@@ -67,7 +70,7 @@ func (r Report) table(out io.Writer) {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "\taccepted/s\tdelivered/s\tack ms p50\tp95\tp99\taccepted to delivered ms p50\tp95\tp99\t")
 	for _, run := range r.Runs {
-		fmt.Fprintf(t, "%s\t%.0f\t", run.Name, run.AcceptedPerSecond)
+		fmt.Fprintf(t, "%-*s\t%.0f\t", width, run.Name, run.AcceptedPerSecond)
 		if !run.Spec.Deliveries {
 			fmt.Fprintf(t, "\t%.1f\t%.1f\t%.1f\t\t\t\t\n", run.Ack.P50, run.Ack.P95, run.Ack.P99)
 			continue
@@ -84,7 +87,7 @@ func (r Report) table(out io.Writer) {
 	}
 	fmt.Fprintln(t, "all\tcores\tof others\t")
 	for _, run := range r.Runs {
-		fmt.Fprintf(t, "%s\t", run.Name)
+		fmt.Fprintf(t, "%-*s\t", width, run.Name)
 		for _, c := range columns {
 			if v, ok := run.CPU[c]; ok {
 				fmt.Fprintf(t, "%.3f", v)

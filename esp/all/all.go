@@ -7,17 +7,21 @@ import (
 
 	"aftersend/esp"
 	"aftersend/esp/brevo"
+	"aftersend/esp/everlytic"
 	"aftersend/esp/mailtrap"
 	"aftersend/esp/mandrill"
 	"aftersend/esp/mumaraone"
+	"aftersend/esp/smtp2go"
 	"aftersend/esp/smtpeter"
 )
 
 var adapters = []esp.Adapter{
 	brevo.Adapter{},
+	everlytic.Adapter{},
 	mailtrap.Adapter{},
 	mandrill.Adapter{},
 	mumaraone.Adapter{},
+	smtp2go.Adapter{},
 	smtpeter.Adapter{},
 }
 

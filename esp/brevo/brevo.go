@@ -70,64 +70,30 @@ func (Adapter) Parse(req esp.Request) (esp.Result, error) {
 	if req.Method == http.MethodHead {
 		return esp.Result{}, nil
 	}
-	b := espkit.Batch{Record: record}
+	b := espkit.Batch{Several: records}
 	if b.AddArray(req.Body, "") { // webhooks made with "batched": true
-		return expand(b.Outcome())
+		return b.Outcome()
 	}
 	v, ok := espkit.Document(req.Body)
 	if !ok {
 		return esp.Result{}, espkit.Unreadable("the body is not JSON")
 	}
 	b.Add(v)
-	return expand(b.Outcome())
-}
-
-// expand makes one event for each address of a list addition that names several.
-func expand(r esp.Result, err error) (esp.Result, error) {
-	var out []event.Event
-	for i, e := range r.Events {
-		if e.Type != event.Subscribed {
-			if out != nil {
-				out = append(out, e)
-			}
-			continue
-		}
-		addresses := espkit.Value(e.Record).Object().Get("email").Strings()
-		if len(addresses) < 2 {
-			if out != nil {
-				out = append(out, e)
-			}
-			continue
-		}
-		if out == nil {
-			out = append(out, r.Events[:i]...)
-		}
-		for _, a := range addresses {
-			one := e
-			one.Recipient = espkit.Bound(espkit.Address(a), 1024)
-			out = append(out, one)
-		}
-	}
-	if out != nil {
-		r.Events = out
-	}
-	return r, err
+	return b.Outcome()
 }
 
 var errNoType = errors.New("the record has no event")
 
-func record(v espkit.Value) (event.Event, error) {
+// records makes one event, or of a list addition one for each address.
+func records(v espkit.Value) ([]event.Event, error) {
 	o := v.Object()
 	e := event.Event{ESPType: o.Get("event").String()}
 	if e.ESPType == "" {
-		return e, errNoType
+		return nil, errNoType
 	}
 	e.Record = bytes.Clone(v)
 	e.Type = table.Of(e.ESPType)
 	e.OccurredAt = occurred(o)
-	if addresses := o.Get("email").Strings(); len(addresses) > 0 {
-		e.Recipient = espkit.Address(addresses[0])
-	}
 	e.MessageID = o.Get("message-id").String()
 	e.RFCMessageID = e.MessageID
 	e.Subject = o.Get("subject").String()
@@ -155,7 +121,7 @@ func record(v espkit.Value) (event.Event, error) {
 		e.URL = espkit.First(o.Get("link").String(), o.Get("URL").String())
 	}
 	espkit.Finish(&e)
-	return e, nil
+	return espkit.ForEach(e, o.Get("email").Strings()), nil
 }
 
 // occurred takes the first time that has a known zone. The member date is

@@ -19,21 +19,34 @@ var (
 // maxRecords and maxProblems bound what a body of 10 MiB can make of itself.
 // The largest batch an ESP documents has 1,000 records (Mandrill).
 const (
-	maxRecords  = 20_000
-	maxProblems = 1_000
+	maxRecords    = 20_000
+	maxProblems   = 1_000
+	maxRecipients = 1_000 // of one record
 )
 
 // Batch collects what the records of one callback say. Record turns one record
-// into an event, or says why it cannot.
+// into an event, or says why it cannot. Where a record may name several
+// recipients, or concern no message at all, Several does it instead.
 type Batch struct {
-	Result esp.Result
-	Record func(v Value) (event.Event, error)
+	Result  esp.Result
+	Record  func(v Value) (event.Event, error)
+	Several func(v Value) ([]event.Event, error)
 
 	n int // records so far
 }
 
 // Add takes one record.
 func (b *Batch) Add(v Value) {
+	if b.Several != nil {
+		events, err := b.Several(v)
+		if err != nil {
+			b.problem(err)
+			return
+		}
+		b.n++
+		b.Result.Events = append(b.Result.Events, events...)
+		return
+	}
 	e, err := b.Record(v)
 	if err != nil {
 		b.problem(err)
@@ -41,6 +54,20 @@ func (b *Batch) Add(v Value) {
 	}
 	b.n++
 	b.Result.Events = append(b.Result.Events, e)
+}
+
+// ForEach makes one event for each address from one event, at most 1,000.
+func ForEach(e event.Event, addresses []string) []event.Event {
+	if len(addresses) == 0 {
+		return []event.Event{e}
+	}
+	addresses = addresses[:min(len(addresses), maxRecipients)]
+	out := make([]event.Event, 0, len(addresses))
+	for _, a := range addresses {
+		e.Recipient = Bound(Address(a), maxShort)
+		out = append(out, e)
+	}
+	return out
 }
 
 func (b *Batch) problem(err error) {

@@ -174,23 +174,8 @@ func single(f fields, record []byte) (esp.Result, error) {
 	}
 	espkit.Finish(&e)
 
-	var r esp.Result
-	for _, a := range recipients(f) {
-		one := e
-		one.Recipient = espkit.Bound(espkit.Address(a), maxAddress)
-		r.Events = append(r.Events, one)
-	}
-	if len(r.Events) == 0 {
-		r.Events = append(r.Events, e)
-	}
-	return r, nil
+	return esp.Result{Events: espkit.ForEach(e, recipients(f))}, nil
 }
-
-// maxAddress and maxRecipients bound what a post makes of itself.
-const (
-	maxAddress    = 1024
-	maxRecipients = 1000
-)
 
 // recipients is rcpt, or on processed the list recipients: an array in JSON,
 // separated by commas in a form.
@@ -200,10 +185,10 @@ func recipients(f fields) []string {
 	}
 	list := f["recipients"]
 	if len(list) == 1 {
-		list = strings.SplitN(list[0], ",", maxRecipients+1)
+		list = strings.Split(list[0], ",")
 	}
 	var out []string
-	for _, a := range list[:min(len(list), maxRecipients)] {
+	for _, a := range list {
 		if a = strings.TrimSpace(a); a != "" {
 			out = append(out, a)
 		}

@@ -37,23 +37,28 @@ type Batch struct {
 
 // Add takes one record.
 func (b *Batch) Add(v Value) {
+	if err := b.read(v); err != nil {
+		b.problem(err)
+	}
+}
+
+// read takes a record, and nothing at all when it is broken.
+func (b *Batch) read(v Value) error {
 	if b.Several != nil {
 		events, err := b.Several(v)
 		if err != nil {
-			b.problem(err)
-			return
+			return err
 		}
-		b.n++
 		b.Result.Events = append(b.Result.Events, events...)
-		return
-	}
-	e, err := b.Record(v)
-	if err != nil {
-		b.problem(err)
-		return
+	} else {
+		e, err := b.Record(v)
+		if err != nil {
+			return err
+		}
+		b.Result.Events = append(b.Result.Events, e)
 	}
 	b.n++
-	b.Result.Events = append(b.Result.Events, e)
+	return nil
 }
 
 // ForEach makes one event for each address from one event, at most 1,000.
@@ -178,13 +183,7 @@ func (b *Batch) take(v Value, lost bool) bool {
 		b.Add(v)
 		return true
 	}
-	e, err := b.Record(v)
-	if err != nil {
-		return false
-	}
-	b.n++
-	b.Result.Events = append(b.Result.Events, e)
-	return true
+	return b.read(v) == nil
 }
 
 // resume returns the index of the next "{" behind a comma, -1 without one.

@@ -129,6 +129,10 @@ func (s *Server) open(ctx context.Context) error {
 	if err := point(s.opts.DataDir, s.dir); err != nil {
 		return err
 	}
+	if s.Moved() {
+		s.opts.Log.Info("the cluster is elsewhere, since the user who runs Postgres cannot reach the data directory",
+			"data", s.opts.DataDir, "cluster", s.dir, "user", s.account.name)
+	}
 	want := 0
 	if v, err := os.ReadFile(filepath.Join(s.pgdata(), "PG_VERSION")); err == nil {
 		want = majorOf(strings.TrimSpace(string(v)))
@@ -162,6 +166,16 @@ func (s *Server) pgdata() string          { return s.path("data") }
 
 // Dir is where the server really lives: the data directory, or a place that the account running Postgres can reach.
 func (s *Server) Dir() string { return s.dir }
+
+// Moved tells that Dir is not the data directory asked for.
+func (s *Server) Moved() bool {
+	asked, err := os.Stat(s.opts.DataDir)
+	if err != nil {
+		return true
+	}
+	is, err := os.Stat(s.dir)
+	return err != nil || !os.SameFile(asked, is)
+}
 
 // Version is the server's, "15.18".
 func (s *Server) Version() string { return s.bin.Version }
@@ -236,12 +250,16 @@ func (s *Server) Stop(ctx context.Context) error {
 	return err
 }
 
+// Halt ends the server as Stop does, but keeps its directory for a Restart.
+func (s *Server) Halt(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.halt(ctx)
+}
+
 // Restart stops the server, if it still runs, and starts it again on the same port.
 func (s *Server) Restart(ctx context.Context) error {
-	s.mu.Lock()
-	err := s.halt(ctx)
-	s.mu.Unlock()
-	if err != nil {
+	if err := s.Halt(ctx); err != nil {
 		return err
 	}
 	if err := stopLeftover(ctx, s.pgdata()); err != nil {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +42,7 @@ func registerV1(engine *gin.Engine, d Deps) {
 	c.Info.Description = "What ESPs said about your mail, and where it goes. Lists go from the newest to the oldest: " +
 		"pass `next` as `after` for the next page; null ends the list. A POST with an Idempotency-Key is carried out once. " +
 		"Errors are problems as in RFC 9457."
+	c.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	c.CreateHooks = nil // they would add a $schema to every answer
 	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "", "", ""
 	c.RejectUnknownQueryParameters = true
@@ -53,6 +55,19 @@ func registerV1(engine *gin.Engine, d Deps) {
 
 	v.routes(h)
 	v.describe(engine, h)
+}
+
+// schemaName names a type in the OpenAPI document: as in Go, but for our suffix
+// and for the settings of a webhook, whose names others have too.
+func schemaName(t reflect.Type, hint string) string {
+	name := strings.ReplaceAll(huma.DefaultSchemaNamer(t, hint), "JSON", "")
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.PkgPath() == "aftersend/webhook" {
+		name = "Webhook" + name + "Settings"
+	}
+	return name
 }
 
 // routes is everything /api/v1 can do.

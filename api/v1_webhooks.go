@@ -387,7 +387,7 @@ func (v *v1) testUnsaved(ctx context.Context, sc manage.Scope, in *testUnsavedIn
 
 // --- batches ---
 
-type batch struct {
+type batchJSON struct {
 	ID         string     `json:"id" doc:"The webhook-id header of its requests."`
 	State      string     `json:"state" enum:"open,delivered,skipped,set_aside"`
 	Dialect    string     `json:"dialect"`
@@ -412,8 +412,8 @@ type attempt struct {
 	Response   string    `json:"response,omitempty" doc:"The first 4 KiB of the answer."`
 }
 
-func batchView(r store.BatchRow) batch {
-	out := batch{
+func batchView(r store.BatchRow) batchJSON {
+	out := batchJSON{
 		ID: id.Batch.Format(r.ID), State: r.State, Dialect: r.Dialect, Format: r.Format, Events: r.Events,
 		CreatedAt: r.CreatedAt.UTC(), FinishedAt: utc(r.FinishedAt), Attempts: make([]attempt, len(r.Attempts)),
 	}
@@ -436,7 +436,7 @@ type batchList struct {
 	Paging
 }
 
-func (v *v1) listBatches(ctx context.Context, sc manage.Scope, in *batchList) (*listOutput[batch], error) {
+func (v *v1) listBatches(ctx context.Context, sc manage.Scope, in *batchList) (*listOutput[batchJSON], error) {
 	u, err := in.parse(id.Webhook)
 	if err != nil {
 		return nil, err

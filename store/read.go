@@ -347,6 +347,9 @@ func (s *Store) Messages(ctx context.Context, account id.ID, f MessageFilter, p 
 	}
 	if f.Status != "" {
 		where += ` and m.status = ` + q.arg(f.Status)
+		if f.Status == "deferred" {
+			where += ` and m.deferred` // has an index of its own
+		}
 	}
 	rows := []MessageRow{}
 	if err := s.db.SelectContext(ctx, &rows, messageSelect+` where `+where+` order by m.id desc limit $3`, q.args...); err != nil {
@@ -394,7 +397,7 @@ func (s *Store) Suppressions(ctx context.Context, account id.ID, recipient strin
 	rows := []SuppressionRow{}
 	err := s.db.SelectContext(ctx, &rows, `
 		select id, recipient, reason, event_id, since, created_at, lifted_at from suppressions
-		where account_id = $1 and id < $2 and ($4 = '' or recipient = $4) and lifted_at is null
+		where account_id = $1 and id < $2 and ($4 = '' or recipient = $4) and active
 		order by id desc limit $3`, account, p.before(), p.Limit, strings.ToLower(recipient))
 	if err != nil {
 		return nil, fmt.Errorf("list suppressions: %w", err)

@@ -10,12 +10,13 @@ import (
 	"aftersend/id"
 )
 
-// Types of the application errors that activities return to workflows.
+// Types of the application errors that delivery returns to workflows.
 const (
 	ErrAttemptFailed  = "AttemptFailed"  // the endpoint did not accept; retried
 	ErrGone           = "Gone"           // 410: not retried, paused at once
 	ErrBlockedAddress = "BlockedAddress" // the URL leads to a forbidden address: not retried
 	ErrStopped        = "Stopped"        // the webhook was paused or deleted meanwhile: nothing to retry
+	ErrInfrastructure = "Infrastructure" // of ours (database); says nothing about the endpoint
 )
 
 // GroupInput names the group a step of ProcessCallbacks works on.
@@ -39,31 +40,55 @@ type WebhookInput struct {
 
 // WebhookView is what the Webhook workflow needs to decide; read from the rows.
 type WebhookView struct {
-	Name          string        `json:"-"` // not for histories
 	Account       id.ID         `json:"account"`
 	Exists        bool          `json:"exists"` // false: deleted, end the workflow
 	Status        string        `json:"status"` // active, paused, inactive
 	PausedSince   time.Time     `json:"paused_since,omitzero"`
-	PauseReason   string        `json:"pause_reason,omitempty"`
 	MaxWait       time.Duration `json:"max_wait"`
 	MaxEvents     int           `json:"max_events"`
 	RetryInterval time.Duration `json:"retry_interval"`
 	Retries       int           `json:"retries"`
-	RetriesUsed   int           `json:"retries_used"` // on the open batch
-	OpenBatch     id.ID         `json:"open_batch"`   // a batch that has failed and waits, or nil
-	Waiting       bool          `json:"waiting"`      // the outbox holds something
-	Singly        bool          `json:"singly"`       // one event per POST, or Pushover
+	Due           int           `json:"due"`              // events in the outbox, counted up to some hundreds
+	Open          id.ID         `json:"open"`             // the batch being delivered, or nil
+	Attempts      int           `json:"attempts"`         // made on it so far
+	Failing       bool          `json:"failing"`          // its last attempt failed
+	RetriesUsed   int           `json:"retries_used"`     // on what failed
+	GiveUp        bool          `json:"give_up"`          // it failed and will not be tried again
+	NextAt        time.Time     `json:"next_at,omitzero"` // when the next retry is due
+	LastError     string        `json:"last_error"`       // short name: "HTTP 503", "timeout"
 }
 
-// DeliverResult is what DeliverBatches did.
+// Outcomes of DeliverBatches and DeliverBatch.
+const (
+	OutcomeDrained   = "drained"   // nothing is due any more
+	OutcomeMore      = "more"      // time is up, there may be more
+	OutcomeDelivered = "delivered" // the batch asked for
+	OutcomeFailed    = "failed"    // the endpoint did not accept; the rows say what follows
+	OutcomeStopped   = "stopped"   // the webhook is not active
+)
+
+// DeliverResult is what DeliverBatches or DeliverBatch did.
 type DeliverResult struct {
-	Outcome   string    `json:"outcome"` // drained, more, failed, stopped, gone, blocked
-	Batches   int       `json:"batches"`
-	Events    int       `json:"events"`
-	Batch     id.ID     `json:"batch"`               // the one that failed
-	Status    int       `json:"status,omitempty"`    // its last HTTP status
-	Error     string    `json:"error,omitempty"`     // class, never text from outside
-	NotBefore time.Time `json:"not_before,omitzero"` // Retry-After, bounded
+	Outcome string `json:"outcome"`
+	Batches int    `json:"batches"`
+	Events  int    `json:"events"`
+	Error   string `json:"error,omitempty"` // short name of the failure, never text from outside
+}
+
+// DeliverBatchInput names the batch to try again.
+type DeliverBatchInput struct {
+	Webhook id.ID `json:"webhook"`
+	Batch   id.ID `json:"batch"`
+}
+
+// PauseResult names the notice that tells of the pause, or nil.
+type PauseResult struct {
+	Notice id.ID `json:"notice"`
+}
+
+// SleepResult says whether something is due after all.
+type SleepResult struct {
+	Due bool `json:"due"`
 }
 
 // NoticeInput names the notice to send.

@@ -28,11 +28,22 @@ type SendNoticeInput struct {
 	Notice id.ID `json:"notice"`
 }
 
+// States of a webhook, as its workflow sees them.
+const (
+	StateIdle       = "idle"       // asleep until events are routed to it
+	StateCollecting = "collecting" // gathering a batch
+	StateDelivering = "delivering"
+	StateRetrying   = "retrying" // a batch failed and waits for its next attempt
+	StatePaused     = "paused"   // collecting, not delivering, until somebody resumes it
+)
+
 // WebhookStatus answers the status query: what this workflow is about.
 type WebhookStatus struct {
-	State       string    `json:"state"` // idle, collecting, delivering, retrying, paused
+	State       string    `json:"state"`
 	PausedSince time.Time `json:"paused_since,omitzero"`
-	Batch       string    `json:"batch,omitempty"` // bat_… being retried
-	Attempt     int       `json:"attempt,omitempty"`
+	Batch       string    `json:"batch,omitempty"`   // bat_… being retried
+	Retry       int       `json:"retry,omitempty"`   // the one that is next or under way
+	Retries     int       `json:"retries,omitempty"` // there will be at most
 	NextAt      time.Time `json:"next_at,omitzero"`
+	LastError   string    `json:"last_error,omitempty"`
 }

@@ -49,7 +49,7 @@ const (
 const (
 	AttrESP         = "AftersendEsp"         // KeywordList
 	AttrWebhook     = "AftersendWebhookId"   // Keyword, wh_…
-	AttrState       = "AftersendState"       // Keyword: idle, collecting, delivering, retrying, paused
+	AttrState       = "AftersendState"       // Keyword: active, retrying, paused; the status query tells more
 	AttrPausedSince = "AftersendPausedSince" // Datetime
 	AttrAccount     = "AftersendAccount"     // Keyword, acc_…
 )

@@ -23,7 +23,11 @@ const (
 	MaxBatchWait        = 30 * time.Second
 	DrainFor            = 10 * time.Second // DeliverBatches starts no batch after this
 	LingerFor           = time.Second      // and waits this long on an empty outbox
-	WorkerStopTimeout   = 45 * time.Second // longer than an HTTP attempt: a deploy burns none
+	LingerPoll          = 250 * time.Millisecond
+	BatchSpacing        = 100 * time.Millisecond // batches that are not full start at least this far apart
+	TroubleFirst        = time.Second            // after a failure of ours the webhook rests this long, doubling
+	TroubleMost         = time.Minute            // up to this
+	WorkerStopTimeout   = 45 * time.Second       // longer than an HTTP attempt: a deploy burns none
 	NamespaceRetention  = 24 * time.Hour
 	MaxEventsPerTx      = 10_000
 	NoticeShownUnsentAt = 24 * time.Hour
@@ -62,20 +66,12 @@ var (
 		RetryPolicy:         &temporal.RetryPolicy{MaximumAttempts: 1},
 	}
 
-	// deliverSingly: dialects with one event per POST, and Pushover: a batch
-	// is many requests, so it may take longer; progress is in the rows.
-	deliverSingly = workflow.ActivityOptions{
-		TaskQueue:           DeliveryQueue,
-		StartToCloseTimeout: 20 * time.Minute,
-		HeartbeatTimeout:    60 * time.Second,
-		WaitForCancellation: true,
-		RetryPolicy:         &temporal.RetryPolicy{MaximumAttempts: 1},
-	}
-
-	// sendMail: a notice is sent patiently.
+	// sendMail: a notice is sent patiently, until it is shown as unsent and the
+	// sweep takes over.
 	sendMail = workflow.ActivityOptions{
-		TaskQueue:           NotifyQueue,
-		StartToCloseTimeout: 60 * time.Second,
+		TaskQueue:              NotifyQueue,
+		StartToCloseTimeout:    60 * time.Second,
+		ScheduleToCloseTimeout: NoticeShownUnsentAt,
 		RetryPolicy: &temporal.RetryPolicy{
 			InitialInterval:    time.Minute,
 			BackoffCoefficient: 2,
@@ -86,14 +82,16 @@ var (
 
 // retryBatch is the declared policy for one batch that failed: every interval,
 // not growing, until the attempts are used up. What is left after a change of
-// settings is passed in.
-func retryBatch(base workflow.ActivityOptions, interval time.Duration, attemptsLeft int) workflow.ActivityOptions {
-	base.RetryPolicy = &temporal.RetryPolicy{
+// settings is passed in. What cannot be mended by trying again is not retried:
+// the activity says so, and these types say it a second time.
+func retryBatch(interval time.Duration, attemptsLeft int) workflow.ActivityOptions {
+	o := deliverFirst
+	o.RetryPolicy = &temporal.RetryPolicy{
 		InitialInterval:        interval,
 		BackoffCoefficient:     1,
-		MaximumInterval:        MaxRetryAfter,
+		MaximumInterval:        max(interval, MaxRetryAfter),
 		MaximumAttempts:        int32(attemptsLeft),
 		NonRetryableErrorTypes: []string{activities.ErrGone, activities.ErrBlockedAddress, activities.ErrStopped},
 	}
-	return base
+	return o
 }

@@ -7,20 +7,26 @@ import (
 
 	"aftersend/esp"
 	"aftersend/esp/brevo"
+	"aftersend/esp/elasticemail"
 	"aftersend/esp/everlytic"
+	"aftersend/esp/kumomta"
 	"aftersend/esp/mailtrap"
 	"aftersend/esp/mandrill"
 	"aftersend/esp/mumaraone"
+	"aftersend/esp/powermta"
 	"aftersend/esp/smtp2go"
 	"aftersend/esp/smtpeter"
 )
 
 var adapters = []esp.Adapter{
 	brevo.Adapter{},
+	elasticemail.Adapter{},
 	everlytic.Adapter{},
+	kumomta.Adapter{},
 	mailtrap.Adapter{},
 	mandrill.Adapter{},
 	mumaraone.Adapter{},
+	powermta.Adapter{},
 	smtp2go.Adapter{},
 	smtpeter.Adapter{},
 }

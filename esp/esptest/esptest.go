@@ -32,9 +32,15 @@ var update = flag.Bool("update", false, "write the expectations in testdata anew
 // Option says in what an adapter differs from most.
 type Option int
 
-// BodyUnsigned says that the ESP's signature does not cover the body
-// (Mailgun), so that a changed body need not be noticed.
-const BodyUnsigned Option = 1
+const (
+	// BodyUnsigned says that the ESP's signature does not cover the body
+	// (Mailgun) or not all of it (Amazon SNS), so that a changed body need not
+	// be noticed.
+	BodyUnsigned Option = iota + 1
+	// SignatureInBody says that the signature is part of the body, so that a
+	// post without its headers is signed all the same.
+	SignatureInBody
+)
 
 // Run runs the suite.
 func Run(t *testing.T, a esp.Adapter, options ...Option) {

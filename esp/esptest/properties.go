@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -183,6 +184,9 @@ func linear(t *testing.T, a esp.Adapter, own set) {
 func forgeries(t *testing.T, a esp.Adapter, v esp.Verifier, sets []set, options []Option) {
 	signed := 0
 	for _, s := range sets {
+		if !slices.ContainsFunc(s.cases, func(c fixture) bool { return c.capture.Auth != nil }) {
+			continue
+		}
 		verification, ok := s.keys.Verification(a)
 		require.True(t, ok, "there are no keys to verify the fixtures with")
 		require.True(t, a.Describe().Verifiable(verification.Secrets), "_keys.json has no value for a required field")
@@ -210,10 +214,12 @@ func forgeries(t *testing.T, a esp.Adapter, v esp.Verifier, sets []set, options 
 					}
 				}
 			}
-			req := c.capture.Request
-			req.Header = http.Header{"Host": req.Header["Host"]}
-			refuse("no signature", req, verification)
-			if len(options) == 0 || options[0] != BodyUnsigned {
+			if !slices.Contains(options, SignatureInBody) {
+				req := c.capture.Request
+				req.Header = http.Header{"Host": req.Header["Host"]}
+				refuse("no signature", req, verification)
+			}
+			if !slices.Contains(options, BodyUnsigned) {
 				body := c.capture.Request.Body
 				for at := 0; at < len(body); at += 1 + len(body)/64 {
 					req := c.capture.Request
@@ -273,7 +279,7 @@ func samples(t *testing.T, a esp.Adapter, s esp.Sampler, own set) {
 			continue
 		}
 		require.NoError(t, err, kind)
-		require.Equal(t, address, req.URL)
+		require.True(t, strings.HasPrefix(req.URL, address), "%s: a sample goes to the URL it was asked for", kind)
 		again, err := s.Sample(want, address, verification.Secrets, now)
 		require.NoError(t, err)
 		require.Equal(t, req.Body, again.Body, "samples depend on their arguments only")

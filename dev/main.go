@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -63,7 +64,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, explain(err, o))
 		return 1
 	}
-	banner(stdout, s, time.Since(began))
+	banner(stdout, s, o, time.Since(began))
 
 	err = supervise(ctx, s, console)
 	stopping, cancel := context.WithTimeout(atOnce, stopTime)
@@ -147,7 +148,7 @@ func supervise(ctx context.Context, s *stack.Stack, c *console) error {
 }
 
 // banner says where everything is, and two things to try.
-func banner(w io.Writer, s *stack.Stack, took time.Duration) {
+func banner(w io.Writer, s *stack.Stack, o stack.Options, took time.Duration) {
 	var b strings.Builder
 	line := func(name, value string) { fmt.Fprintf(&b, "  %-14s %s\n", name, value) }
 	fmt.Fprintf(&b, "\naftersend is ready after %.1f s\n\n", took.Seconds())
@@ -155,7 +156,11 @@ func banner(w io.Writer, s *stack.Stack, took time.Duration) {
 	line("Callbacks", s.API+"/callbacks/{esp}/"+stack.Token)
 	line("Outbox", s.Outbox()+"   mails that would be sent")
 	line("Temporal UI", s.TemporalUI)
-	line("Postgres", s.DatabaseURL)
+	database := s.DatabaseURL
+	if u, err := url.Parse(o.DatabaseURL); err == nil && o.DatabaseURL != "" {
+		database = u.Redacted() // a password of someone else's server is not ours to show
+	}
+	line("Postgres", database)
 	line("Data", s.DataDir())
 	line("Token", stack.Token+"   for the API and in callback addresses, good on this machine only")
 	for _, moved := range s.Moved {

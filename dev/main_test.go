@@ -38,11 +38,16 @@ func TestTheBannerSaysWhereThingsAre(t *testing.T) {
 		API: "http://127.0.0.1:8080", TemporalUI: "http://127.0.0.1:8233/namespaces/aftersend",
 		DatabaseURL: "postgres://aftersend@127.0.0.1:5433/aftersend", Moved: []string{"Temporal is on port 1"},
 	}}
-	banner(&out, s, 0)
+	banner(&out, s, stack.Options{}, 0)
 	for _, part := range []string{"http://127.0.0.1:8080/callbacks/{esp}/dev", "http://127.0.0.1:8080/outbox", "http://127.0.0.1:8233/namespaces/aftersend",
 		"postgres://aftersend@127.0.0.1:5433/aftersend", "Bearer dev", "Temporal is on port 1"} {
 		require.Contains(t, out.String(), part)
 	}
+
+	out.Reset()
+	s.DatabaseURL = "postgres://me:hunter2@db.example.com/aftersend"
+	banner(&out, s, stack.Options{DatabaseURL: s.DatabaseURL}, 0)
+	require.NotContains(t, out.String(), "hunter2", "the password of someone else's server is not shown")
 }
 
 func TestLinesOfSeveralPartsDoNotMix(t *testing.T) {

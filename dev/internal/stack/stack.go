@@ -413,8 +413,11 @@ func (s *Stack) Restart(ctx context.Context, role Role) error {
 // Stop stops everything: API and worker, then Temporal, then Postgres. What has not stopped when ctx ends is killed.
 func (s *Stack) Stop(ctx context.Context) error {
 	var errs []error
+	running := s.Pids()
 	for _, role := range slices.Backward(s.roles()) {
-		s.opts.Progress("stopping " + string(role))
+		if running[role] != 0 {
+			s.opts.Progress("stopping " + string(role))
+		}
 		errs = append(errs, s.Halt(ctx, role))
 	}
 	if s.pg != nil {

@@ -130,7 +130,9 @@ create table groups (
     events      integer     not null default 0,
     repeats     integer     not null default 0,
     quarantined integer     not null default 0,
-    correlated  bigint      not null default 0, -- callbacks up to this n are correlated (transactions of at most 10,000 events)
+    -- transactions of at most 10,000 events: callbacks up to this n are correlated, and so many events of the next
+    correlated        bigint  not null default 0,
+    correlated_events integer not null default 0,
     created_at  timestamptz not null default now(),
     started_at  timestamptz,     -- a workflow was started for it
     finished_at timestamptz
@@ -198,27 +200,28 @@ create table messages (
     recipient         text        not null, -- lower case
     status            text        not null,
     status_at         timestamptz not null, -- effective time of the event that decided it
-    status_key        text        not null, -- that event's key: last resort of the order
     previous_status   text        not null default '',
     asynchronous      boolean     not null default false, -- decided by a bounce after acceptance
     deferrals         integer     not null default 0,
     first_event_at    timestamptz not null,
     first_deferred_at timestamptz,
     final_at          timestamptz,
-    state             bytea       not null, -- JSON: what correlate.Apply needs beyond the columns
-    timeline          uuid[]      not null, -- event ids in order of arrival
+    state             bytea       not null, -- what correlate.Apply works on; status and facts are read off it
+    timeline          uuid[]      not null, -- event ids in order of arrival, bounded
+    keys              uuid[]      not null, -- of message_keys
+    -- A column of its own, so that status itself is in no index and a change of it stays HOT.
+    deferred          boolean     generated always as (status = 'deferred') stored,
     updated_at        timestamptz not null default now()
 ) with (fillfactor = 70);
 create index messages_recipient on messages (account_id, recipient, id);
-create index messages_deferred on messages (account_id, id) where status = 'deferred';
+create index messages_deferred on messages (account_id, id) where deferred;
 
 -- key: 128 bits of sha256 over (account, kind, value, recipient).
 create table message_keys (
     key        uuid primary key,
     kind       "char" not null, -- 'e' ESP's message id within a source, 'm' Message-ID, 'r' return path
-    message_id uuid   not null
+    message_id uuid   not null -- which lists the key; no index on it, since only merging and retention ask
 );
-create index message_keys_message on message_keys (message_id);
 
 create table deferral_cohorts (
     id         uuid primary key,
@@ -236,9 +239,10 @@ create table suppressions (
     recipient  text        not null, -- lower case
     reason     text        not null check (reason in ('unsubscribed', 'complained', 'bounced', 'manual')),
     event_id   uuid,
-    since      timestamptz not null, -- effective time of that event
+    since      timestamptz not null, -- effective time of that event; 1970: only lifted so far
     created_at timestamptz not null default now(),
-    lifted_at  timestamptz,
+    lifted_at  timestamptz,          -- when it was last lifted; an older event that comes later stays lifted
+    active     boolean     generated always as (lifted_at is null or lifted_at <= since) stored,
     unique (account_id, recipient, reason)
 );
 

@@ -16,6 +16,7 @@ import (
 const (
 	oidBool        = 16
 	oidBytea       = 17
+	oidChar        = 18 // "char", one byte
 	oidInt8        = 20
 	oidText        = 25
 	oidInet        = 869

@@ -60,6 +60,9 @@ type Temporal struct {
 	Address   string `koanf:"address"`   // host:port; TEMPORAL_ADDRESS is accepted too
 	Namespace string `koanf:"namespace"` // TEMPORAL_NAMESPACE is accepted too
 	UIURL     string `koanf:"ui_url"`    // for links to its web UI; "" = none
+	// WorkerStopTimeout is how long a stopping worker lets activities finish:
+	// longer than an HTTP attempt, so that a deploy burns none.
+	WorkerStopTimeout time.Duration `koanf:"worker_stop_timeout"`
 }
 
 // Seal holds the keys of the secrets kept in the database.
@@ -124,7 +127,7 @@ func Default() Config {
 			IdleTimeout:       2 * time.Minute,
 		},
 		Database: Database{MaxConns: 20},
-		Temporal: Temporal{Address: "127.0.0.1:7233", Namespace: "aftersend"},
+		Temporal: Temporal{Address: "127.0.0.1:7233", Namespace: "aftersend", WorkerStopTimeout: 45 * time.Second},
 		Intake: Intake{
 			MaxRows:           500,
 			MaxBytes:          8 * MiB,

@@ -27,14 +27,13 @@ func (p *Processing) CorrelateEvents(ctx context.Context, in GroupInput) (GroupR
 			}
 			parsed = &parsedGroup{events: events, bytes: weigh(events)}
 		}
-		switch err := p.correlate(ctx, g, parsed); {
+		switch err := p.correlate(ctx, &g, parsed); {
 		case errors.Is(err, errMoved):
 			continue
 		case err != nil:
 			return GroupResult{}, err
 		}
-		g, err = p.Store.GroupState(ctx, in.Group)
-		return result(g), err
+		return result(g), nil
 	}
 	return GroupResult{}, fmt.Errorf("correlate %s: %w", id.Group.Format(in.Group), errMoved)
 }
@@ -47,15 +46,16 @@ const (
 	defaultEventsPerTx = 10_000
 )
 
-// correlate takes a group from where it stands to the end of the step.
-func (p *Processing) correlate(ctx context.Context, g store.GroupState, parsed *parsedGroup) error {
+// correlate takes a group from where it stands to the end of the step, and
+// keeps its counts up to date.
+func (p *Processing) correlate(ctx context.Context, g *store.GroupState, parsed *parsedGroup) error {
 	w := correlating{Processing: p, group: g, events: parsed.events, at: g.Mark, now: time.Now()}
 	size := p.EventsPerTx
 	if size == 0 {
 		size = defaultEventsPerTx
 	}
-	start := w.indexOf(g.Mark)
-	for lo := start; ; lo += size {
+	start := w.at
+	for lo := w.indexOf(start); ; lo += size {
 		hi := min(lo+size, len(w.events))
 		if err := w.share(ctx, lo, hi); err != nil {
 			return err
@@ -64,8 +64,8 @@ func (p *Processing) correlate(ctx context.Context, g store.GroupState, parsed *
 			break
 		}
 	}
-	if g.Mark == (store.Mark{}) {
-		p.groups.put(g.ID, &parsedGroup{correlated: true, routed: w.routed, events: parsed.events, bytes: parsed.bytes})
+	if start == (store.Mark{}) {
+		p.groups.put(g.ID, &parsedGroup{correlated: true, recorded: w.recorded, events: parsed.events, bytes: parsed.bytes})
 	} else {
 		p.groups.drop(g.ID) // another run did a part of it
 	}
@@ -75,11 +75,11 @@ func (p *Processing) correlate(ctx context.Context, g store.GroupState, parsed *
 // correlating is one run of correlate.
 type correlating struct {
 	*Processing
-	group  store.GroupState
-	events []store.NewEvent
-	at     store.Mark
-	now    time.Time
-	routed []store.StoredEvent
+	group    *store.GroupState
+	events   []store.NewEvent
+	at       store.Mark
+	now      time.Time
+	recorded []store.StoredEvent
 }
 
 // indexOf returns the index of the first event after a mark.
@@ -130,11 +130,15 @@ func (w *correlating) share(ctx context.Context, lo, hi int) error {
 		return errMoved
 	}
 	w.at = to
+	w.group.Quarantined += len(c.SetAside)
 	for i, eventID := range done.IDs {
-		if eventID != id.Nil {
-			e := &w.events[lo+i]
-			w.routed = append(w.routed, store.StoredEvent{ID: eventID, Account: e.Account, Source: e.Source, Event: e.Event})
+		if eventID == id.Nil {
+			w.group.Repeats++
+			continue
 		}
+		w.group.Events++
+		e := &w.events[lo+i]
+		w.recorded = append(w.recorded, store.StoredEvent{ID: eventID, Account: e.Account, Source: e.Source, Event: e.Event})
 	}
 	return nil
 }

@@ -2,10 +2,12 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
 
 	"aftersend/esp"
 	"aftersend/id"
@@ -60,8 +62,15 @@ func (p *Processing) begin(ctx context.Context, group id.ID) (store.GroupState, 
 		}
 		p.done(group)
 	}
-	return p.Store.GroupState(ctx, group)
+	g, err := p.Store.GroupState(ctx, group)
+	if errors.Is(err, store.ErrNotFound) {
+		return g, temporal.NewNonRetryableApplicationError("no such group", ErrNoGroup, err)
+	}
+	return g, err
 }
+
+// ErrNoGroup is the type of the application error for a group that has no row.
+const ErrNoGroup = "NoGroup"
 
 // patient reports whether this is a regular activity.
 func patient(ctx context.Context) bool {
@@ -106,7 +115,9 @@ type parsedGroup struct {
 	bytes  int
 	// Set by CorrelateEvents when it did all of the group.
 	correlated bool
-	routed     []store.StoredEvent
+	recorded   []store.StoredEvent
+	// Set by RouteEvents: the group as it left it.
+	routed *store.GroupState
 }
 
 // groupCache keeps what steps found out, of the most recent groups.

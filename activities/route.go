@@ -28,10 +28,10 @@ func (p *Processing) RouteEvents(ctx context.Context, in GroupInput) (GroupResul
 	if r.Due, err = p.match(ctx, events); err != nil {
 		return GroupResult{}, err
 	}
-	if err := p.Store.RouteEvents(ctx, r); err != nil {
+	if g.Number, err = p.Store.RouteEvents(ctx, r); err != nil {
 		return GroupResult{}, err
 	}
-	p.groups.drop(in.Group)
+	p.groups.put(in.Group, &parsedGroup{routed: &g})
 	p.done(in.Group)
 	res := result(g)
 	res.Webhooks = len(r.Due)
@@ -40,7 +40,7 @@ func (p *Processing) RouteEvents(ctx context.Context, in GroupInput) (GroupResul
 
 func (p *Processing) eventsOf(ctx context.Context, g store.GroupState) ([]store.StoredEvent, error) {
 	if known := p.groups.get(g.ID); known != nil && known.correlated {
-		return known.routed, nil
+		return known.recorded, nil
 	}
 	return p.Store.GroupEvents(ctx, g)
 }

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"aftersend/crash"
+	"aftersend/store"
 )
 
 // wakers is how many workflows are signalled at a time.
@@ -15,9 +16,15 @@ const wakers = 8
 // does, however often it runs: whether a webhook must be told is read from its
 // row after RouteEvents has committed.
 func (p *Processing) WakeWebhooks(ctx context.Context, in GroupInput) (GroupResult, error) {
-	g, err := p.begin(ctx, in.Group)
-	if err != nil || g.Number == 0 {
-		return result(g), err
+	var g store.GroupState
+	var err error
+	if known := p.groups.get(in.Group); known != nil && known.routed != nil {
+		g = *known.routed
+	} else if g, err = p.begin(ctx, in.Group); err != nil {
+		return GroupResult{}, err
+	}
+	if g.Number == 0 {
+		return result(g), nil
 	}
 	targets, err := p.Store.WakeTargets(ctx, g.Number)
 	if err != nil {
@@ -36,6 +43,7 @@ func (p *Processing) WakeWebhooks(ctx context.Context, in GroupInput) (GroupResu
 		return GroupResult{}, err
 	}
 	crash.Point("wake_after")
+	p.groups.drop(in.Group)
 	res := result(g)
 	res.Webhooks = len(targets)
 	return res, nil

@@ -87,12 +87,12 @@ type VolumeKey struct {
 const outboxPart = 500
 
 // RouteEvents ends a group: it takes the next number of the outbox order and
-// writes what is due to whom. A group without events takes no number. It does
-// nothing when the step is done.
+// writes what is due to whom. A group without events takes no number (0). It
+// does nothing, and says 0, when the step is done.
 //
 // The number is taken last, in the statement that also writes the outbox, from
 // a row that stays locked to COMMIT: numbers become visible in their order.
-func (s *Store) RouteEvents(ctx context.Context, r Routing) error {
+func (s *Store) RouteEvents(ctx context.Context, r Routing) (number int64, err error) {
 	type part struct {
 		webhook id.ID
 		number  int
@@ -106,7 +106,7 @@ func (s *Store) RouteEvents(ctx context.Context, r Routing) error {
 			n++
 		}
 	}
-	err := s.inTx(ctx, "route events of "+id.Group.Format(r.Group), func(tx *sqlx.Tx) error {
+	err = s.inTx(ctx, "route events of "+id.Group.Format(r.Group), func(tx *sqlx.Tx) error {
 		step, err := lockStep(ctx, tx, r.Group)
 		if err != nil || step != StepRoute {
 			return err
@@ -118,7 +118,7 @@ func (s *Store) RouteEvents(ctx context.Context, r Routing) error {
 		if err := countVolume(ctx, tx, r.Volume); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `
+		err = tx.GetContext(ctx, &number, `
 			with numbered as (
 				update group_sequence set number = number + 1 returning number
 			), due as (
@@ -132,7 +132,8 @@ func (s *Store) RouteEvents(ctx context.Context, r Routing) error {
 				from   (select unnest($6::uuid[]) as webhook_id, unnest($7::bigint[]) as n) x
 				where  p.webhook_id = x.webhook_id
 			)
-			update groups set step = 'done', finished_at = now(), number = (select number from numbered) where id = $1`,
+			update groups set step = 'done', finished_at = now(), number = (select number from numbered) where id = $1
+			returning number`,
 			r.Group,
 			array(oidUUID, parts, func(dst []byte, p *part) []byte { return appendUUID(dst, p.webhook) }),
 			array(oidInt8, parts, func(dst []byte, p *part) []byte { return appendInt8(dst, int64(p.number)) }),
@@ -151,7 +152,7 @@ func (s *Store) RouteEvents(ctx context.Context, r Routing) error {
 	if err == nil {
 		crash.Point("route_after_commit")
 	}
-	return err
+	return number, err
 }
 
 func countVolume(ctx context.Context, tx *sqlx.Tx, volume map[VolumeKey]int) error {

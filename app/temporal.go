@@ -202,5 +202,5 @@ func temporalClass(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return "timeout"
 	}
-	return "error"
+	return "unreachable"
 }

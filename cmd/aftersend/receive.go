@@ -26,11 +26,8 @@ func (c *cli) receiveCommand() *cobra.Command {
 		Use: "receive", Short: "A test endpoint: prints what webhooks post and whether the signature is good", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r := &receiver{out: cmd.OutOrStdout(), status: status, delay: delay, body: body}
-			if secret != "" {
-				var err error
-				if r.verifier, err = standardwebhooks.NewWebhook(secret); err != nil {
-					return webhook.ErrBadSecret
-				}
+			if err := r.verifyWith(secret); err != nil {
+				return err
 			}
 			return r.run(cmd.Context(), addr, c.stderr)
 		},
@@ -63,6 +60,17 @@ type received struct {
 	Bytes     int             `json:"bytes"`
 	Answered  int             `json:"answered"`
 	Body      json.RawMessage `json:"body,omitempty"`
+}
+
+// verifyWith checks signatures from now on, unless secret is "".
+func (r *receiver) verifyWith(secret string) (err error) {
+	if secret == "" {
+		return nil
+	}
+	if r.verifier, err = standardwebhooks.NewWebhook(secret); err != nil {
+		return webhook.ErrBadSecret // the cause may repeat it
+	}
+	return nil
 }
 
 func (r *receiver) run(ctx context.Context, addr string, stderr io.Writer) error {

@@ -10,12 +10,16 @@ import (
 	"aftersend/esp/elasticemail"
 	"aftersend/esp/everlytic"
 	"aftersend/esp/kumomta"
+	"aftersend/esp/mailersend"
+	"aftersend/esp/mailjet"
 	"aftersend/esp/mailtrap"
 	"aftersend/esp/mandrill"
 	"aftersend/esp/mumaraone"
 	"aftersend/esp/powermta"
+	"aftersend/esp/resend"
 	"aftersend/esp/smtp2go"
 	"aftersend/esp/smtpeter"
+	"aftersend/esp/sparkpost"
 )
 
 var adapters = []esp.Adapter{
@@ -23,12 +27,16 @@ var adapters = []esp.Adapter{
 	elasticemail.Adapter{},
 	everlytic.Adapter{},
 	kumomta.Adapter{},
+	mailersend.Adapter{},
+	mailjet.Adapter{},
 	mailtrap.Adapter{},
 	mandrill.Adapter{},
 	mumaraone.Adapter{},
 	powermta.Adapter{},
+	resend.Adapter{},
 	smtp2go.Adapter{},
 	smtpeter.Adapter{},
+	sparkpost.Adapter{},
 }
 
 var byName = func() map[string]esp.Adapter {

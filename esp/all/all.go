@@ -11,12 +11,17 @@ import (
 	"aftersend/esp/everlytic"
 	"aftersend/esp/kumomta"
 	"aftersend/esp/mailersend"
+	"aftersend/esp/mailgun"
 	"aftersend/esp/mailjet"
 	"aftersend/esp/mailtrap"
 	"aftersend/esp/mandrill"
 	"aftersend/esp/mumaraone"
+	"aftersend/esp/postmark"
 	"aftersend/esp/powermta"
 	"aftersend/esp/resend"
+	"aftersend/esp/scaleway"
+	"aftersend/esp/sendgrid"
+	"aftersend/esp/ses"
 	"aftersend/esp/smtp2go"
 	"aftersend/esp/smtpeter"
 	"aftersend/esp/sparkpost"
@@ -28,12 +33,17 @@ var adapters = []esp.Adapter{
 	everlytic.Adapter{},
 	kumomta.Adapter{},
 	mailersend.Adapter{},
+	mailgun.Adapter{},
 	mailjet.Adapter{},
 	mailtrap.Adapter{},
 	mandrill.Adapter{},
 	mumaraone.Adapter{},
+	postmark.Adapter{},
 	powermta.Adapter{},
 	resend.Adapter{},
+	scaleway.Adapter{},
+	sendgrid.Adapter{},
+	ses.Adapter{},
 	smtp2go.Adapter{},
 	smtpeter.Adapter{},
 	sparkpost.Adapter{},

@@ -132,8 +132,16 @@ func cleanValue(v any, budget *int, depth int) (any, bool) {
 		*budget -= len(s) + 2
 		return s, *budget >= 0
 	case json.Number:
-		*budget -= len(v)
-		return v, *budget >= 0 && json.Valid([]byte(v)) && len(v) <= MaxText
+		*budget -= len(v) + 2
+		if *budget < 0 || !json.Valid([]byte(v)) || len(v) > MaxText {
+			return nil, false
+		}
+		if _, err := v.Float64(); err != nil {
+			// Beyond what JSON's readers take for a number: one such event
+			// would make a whole batch unreadable for its subscribers.
+			return string(v), true
+		}
+		return v, true
 	case float64:
 		*budget -= 8
 		return v, *budget >= 0 && !math.IsNaN(v) && !math.IsInf(v, 0)

@@ -66,6 +66,12 @@ func TestCleanLeavesAloneWhatIsWithinBounds(t *testing.T) {
 	require.Equal(t, want, e)
 }
 
+func TestCleanMakesTextOfNumbersThatNobodyCanRead(t *testing.T) {
+	e := event.Event{Metadata: map[string]any{"huge": json.Number("1e9999"), "tiny": json.Number("1e-9999"), "long": json.Number("12345678901234567890")}}
+	event.Clean(&e)
+	require.Equal(t, map[string]any{"huge": "1e9999", "tiny": json.Number("1e-9999"), "long": json.Number("12345678901234567890")}, e.Metadata)
+}
+
 func TestCleanTextIsIdempotentAndFits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := string(rapid.SliceOf(rapid.SampledFrom([]byte("a\x00\xff\xc3\xbc\xe2\x82\xac\xf0\x9f\x98\x80"))).Draw(t, "bytes"))

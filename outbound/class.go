@@ -60,7 +60,7 @@ func class(err error, text string) Class {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
 		errors.Is(err, net.ErrClosed), strings.Contains(text, "server closed idle connection"),
 		// A kept connection broke while we were writing.
-		strings.Contains(text, "transport connection broken") && !strings.Contains(text, "malformed"):
+		strings.Contains(text, "transport connection broken") && !strings.Contains(text, "malformed") && !strings.Contains(text, "exceeded"):
 		return ClassReset
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok {

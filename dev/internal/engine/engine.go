@@ -34,7 +34,7 @@ import (
 	"go.temporal.io/server/temporal"
 	"golang.org/x/sync/errgroup"
 
-	"aftersend/workflows"
+	"aftersend/app"
 )
 
 // Options says where the server listens and where it keeps its data. All of it listens on loopback only.
@@ -50,15 +50,6 @@ type Options struct {
 
 // Shards is the number of history shards, fixed for the life of a database: right for 2 to 8 cores.
 const Shards = 16
-
-// attributes are the search attributes of the product's workflows.
-var attributes = map[string]enums.IndexedValueType{
-	workflows.AttrESP:         enums.INDEXED_VALUE_TYPE_KEYWORD_LIST,
-	workflows.AttrWebhook:     enums.INDEXED_VALUE_TYPE_KEYWORD,
-	workflows.AttrState:       enums.INDEXED_VALUE_TYPE_KEYWORD,
-	workflows.AttrPausedSince: enums.INDEXED_VALUE_TYPE_DATETIME,
-	workflows.AttrAccount:     enums.INDEXED_VALUE_TYPE_KEYWORD,
-}
 
 // dynamic are the settings that differ from the server's defaults. One partition a task queue, since four on one machine only
 // make tasks wait for a poller elsewhere; a cache that fits into a development machine.
@@ -161,7 +152,7 @@ func usable(ctx context.Context, o Options) error {
 
 func addMissing(ctx context.Context, c client.Client, namespace string, have map[string]enums.IndexedValueType) error {
 	missing := map[string]enums.IndexedValueType{}
-	for name, kind := range attributes {
+	for name, kind := range app.SearchAttributes {
 		if _, ok := have[name]; !ok {
 			missing[name] = kind
 		}
@@ -285,7 +276,7 @@ func prepare(cfg *config.Config, namespace string) error {
 	if err := both.Wait(); err != nil {
 		return err
 	}
-	ns, err := sqlite.NewNamespaceConfig(clusterName, namespace, false, attributes) // retention 24 h; nothing of it is SQLite's
+	ns, err := sqlite.NewNamespaceConfig(clusterName, namespace, false, app.SearchAttributes) // retention 24 h; nothing of it is SQLite's
 	if err != nil {
 		return fmt.Errorf("describe Temporal's namespace: %w", err)
 	}

@@ -10,11 +10,13 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -144,7 +146,43 @@ func (s *Stack) start(ctx context.Context) error {
 			return err
 		}
 	}
+	if !s.settled(ctx) {
+		s.opts.Progress("the worker has not found Temporal yet; callbacks are taken in meanwhile")
+	}
 	return nil
+}
+
+// settleTime is how long a start waits for the worker, which the product itself does not wait for.
+const settleTime = 5 * time.Second
+
+// settled waits until the product says that all its parts work, Temporal and the worker included.
+func (s *Stack) settled(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for {
+		if s.whole(ctx) {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (s *Stack) whole(ctx context.Context) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.API+"/readyz?verbose", nil)
+	if err != nil {
+		return false
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	defer res.Body.Close()
+	var said struct{ Degraded *bool }
+	return json.NewDecoder(res.Body).Decode(&said) == nil && said.Degraded != nil && !*said.Degraded
 }
 
 // roles are those of this stack in starting order.
@@ -281,7 +319,9 @@ func (s *Stack) environment(role Role) []string {
 			level = "info"
 		}
 		env.unlessSet("AFTERSEND_LOG__LEVEL=" + level)
+		env.unlessSet("AFTERSEND_LOG__FORMAT=text") // for people
 		env.unlessSet("AFTERSEND_DEV__TOKEN=true")
+		env.unlessSet("AFTERSEND_TEMPORAL__WORKER_STOP_TIMEOUT=5s") // an attempt that is cut off is made again
 		env.unlessSet("AFTERSEND_DELIVERY__ALLOWED_PREFIXES=127.0.0.0/8,::1/128") // receivers on this machine
 		if s.opts.Fast {
 			env.unlessSet("AFTERSEND_DELIVERY__RETRY_INTERVAL=2s")

@@ -186,7 +186,7 @@ func list[T any](p *product, path string) ([]T, error) {
 type answer struct {
 	status     int
 	retryAfter string
-	id         string // cb_…, when accepted
+	id         string // when answered 200: cb_…, or rej_… for what Postgres refuses and is kept aside
 }
 
 // post posts a callback once, as the ESP would.
@@ -216,8 +216,9 @@ func post(ctx context.Context, s source, c callback) (answer, error) {
 		return a, nil
 	}
 	var said struct{ Status, ID string }
-	if err := json.Unmarshal(raw, &said); err != nil || said.Status != "accepted" || !strings.HasPrefix(said.ID, "cb_") {
-		return a, fmt.Errorf("answered 200 with %q, want the accepted callback's id", raw)
+	prefixes := map[string]string{"accepted": "cb_", "kept": "rej_"}
+	if err := json.Unmarshal(raw, &said); err != nil || prefixes[said.Status] == "" || !strings.HasPrefix(said.ID, prefixes[said.Status]) {
+		return a, fmt.Errorf("answered 200 with %q, want the id of what is kept", raw)
 	}
 	a.id = said.ID
 	return a, nil

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -44,13 +45,10 @@ func capturedCallback(t *testing.T, name string, replace ...string) callback {
 	return c
 }
 
-// with returns the callback with one more header.
+// with returns the callback with a header set.
 func (c callback) with(name, value string) callback {
-	h := map[string]string{name: value}
-	for k, v := range c.Headers {
-		h[k] = v
-	}
-	c.Headers = h
+	c.Headers = maps.Clone(c.Headers)
+	c.Headers[name] = value
 	return c
 }
 

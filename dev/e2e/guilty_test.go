@@ -155,15 +155,16 @@ func TestRefusedByPostgres(t *testing.T) {
 
 	const good, each = 1000, 3
 	var all sync.WaitGroup
-	var events sync.Map // key -> cb_…
+	var rows, events sync.Map // ids of what was answered
 	all.Go(func() { l.burst(t.Context(), good) })
 	for i := range each {
 		all.Go(func() {
 			time.Sleep(time.Duration(i) * 40 * time.Millisecond)
 			a, err := post(t.Context(), s, mailtrapEvent(map[string]any{"event_id": fmt.Sprint("row-", i), "email": "e2e-refuse-row@" + people}))
-			if err != nil || a.status == http.StatusOK {
-				t.Errorf("a row that is not stored was answered %v %v", a, err)
+			if err != nil || a.status != http.StatusOK {
+				t.Errorf("%v %v", a, err)
 			}
+			rows.Store(a.id, i)
 		})
 		all.Go(func() {
 			time.Sleep(time.Duration(i) * 40 * time.Millisecond)
@@ -186,6 +187,14 @@ func TestRefusedByPostgres(t *testing.T) {
 	var quarantined int
 	require.NoError(t, p.db.QueryRow(`select count(*) from quarantine where source_id = $1`, l.sourceID()).Scan(&quarantined))
 	require.Equal(t, each, quarantined)
+	rows.Range(func(rejected, _ any) bool {
+		u, err := id.Rejected.Parse(rejected.(string))
+		require.NoError(t, err, "what has no place among the callbacks is kept with the rejected")
+		var body []byte
+		require.NoError(t, p.db.QueryRow(`select body from rejected_requests where id = $1`, u).Scan(&body))
+		require.Contains(t, string(body), "e2e-refuse-row", "this is its only copy")
+		return true
+	})
 }
 
 // TestNULInAHeader: HTTP has no such header, so it is refused at the door and

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -47,13 +48,13 @@ func (l *ledger) deliver(ctx context.Context, key string, c callback) {
 		switch {
 		case err != nil:
 			l.unclear[key] = true
-		case a.status == http.StatusOK:
+		case a.status == http.StatusOK && strings.HasPrefix(a.id, "cb_"):
 			l.answered[key] = a.id
 			delete(l.unclear, key)
 			l.mu.Unlock()
 			return
 		case a.status != http.StatusServiceUnavailable && a.status != http.StatusTooManyRequests:
-			l.odd = append(l.odd, fmt.Sprintf("%s: %d", key, a.status))
+			l.odd = append(l.odd, fmt.Sprintf("%s: %d %s", key, a.status, a.id))
 			l.mu.Unlock()
 			return
 		default: // told to come back, so it must not be there; but a commit may have been unclear

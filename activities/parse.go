@@ -1,9 +1,11 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 
 	"go.temporal.io/sdk/activity"
@@ -203,6 +205,8 @@ func givesUp(ctx context.Context) bool {
 	return patient(ctx) && activity.GetInfo(ctx).Attempt >= networkAttempts
 }
 
+// verify does what intake could not do without the network, on the request as
+// intake saw it.
 func (p *Processing) verify(ctx context.Context, r *reader, req esp.Request, source id.ID) error {
 	v, ok := r.adapter.(esp.Verifier)
 	if !ok {
@@ -214,6 +218,15 @@ func (p *Processing) verify(ctx context.Context, r *reader, req esp.Request, sou
 	}
 	if !r.about.Verifiable(src.Secrets) {
 		return nil // the operator has since taken the secret away: only the token protects
+	}
+	token, err := p.Store.SourceToken(ctx, source)
+	if err != nil {
+		return err
+	}
+	req.Path = strings.Replace(req.Path, store.Masked, token, 1)
+	req.URL = cmp.Or(strings.TrimSuffix(p.PublicURL, "/"), "https://"+req.Header.Get("Host")) + req.Path
+	if req.RawQuery != "" {
+		req.URL += "?" + req.RawQuery
 	}
 	return v.Verify(ctx, req, esp.Verification{Secrets: src.Secrets, Keys: p.Keys, Now: req.ReceivedAt})
 }

@@ -15,8 +15,8 @@ import (
 	"aftersend/webhook"
 )
 
-// Processing holds the activities of ProcessCallbacks and what they need. All
-// fields but the last three must be set. Use it by pointer; safe for
+// Processing holds the activities of ProcessCallbacks and what they need. The
+// fields of the first paragraph must be set. Use it by pointer; safe for
 // concurrent use.
 type Processing struct {
 	Store    *store.Store
@@ -26,6 +26,9 @@ type Processing struct {
 	Hub      *Hub
 	Log      *slog.Logger
 
+	// PublicURL is the base of the URL that ESPs post to, without a path; some
+	// sign it. Empty = https and the Host they named.
+	PublicURL string
 	// Confirm fetches the URL that confirms a subscription, whose host the
 	// adapter has checked. Without it nothing is confirmed.
 	Confirm func(ctx context.Context, url string) error

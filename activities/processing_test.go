@@ -55,7 +55,10 @@ func (fake) Parse(req esp.Request) (esp.Result, error) {
 }
 
 func (fake) Verify(ctx context.Context, req esp.Request, v esp.Verification) error {
-	_, err := v.Keys.Certificate(ctx, req.Header.Get("Key"))
+	if req.URL != "https://hooks.example.com/callbacks/fake/token-1?a=b" || v.Secrets["key"] != "k" || v.Now != req.ReceivedAt {
+		return fmt.Errorf("%w: it was posted elsewhere", esp.ErrForged)
+	}
+	_, err := v.Keys.Certificate(ctx, "https://keys.example.com/1")
 	return err
 }
 
@@ -99,8 +102,8 @@ func newHouse(t testing.TB, db *sqlx.DB) *house {
 	require.NoError(t, err)
 	for range 3 {
 		source := id.New()
-		_, err = db.Exec(`insert into sources (id, account_id, esp, name, token_hash, token_sealed, verification) values ($1, $2, 'fake', 'f', $3, '', $4)`,
-			source, h.account, source[:], box.Seal([]byte(`{"key":"k"}`), "sources", "verification", source))
+		_, err = db.Exec(`insert into sources (id, account_id, esp, name, token_hash, token_sealed, verification) values ($1, $2, 'fake', 'f', $3, $4, $5)`,
+			source, h.account, source[:], box.Seal([]byte("token-1"), "sources", "token_sealed", source), box.Seal([]byte(`{"key":"k"}`), "sources", "verification", source))
 		require.NoError(t, err)
 		h.sources = append(h.sources, source)
 	}
@@ -133,6 +136,14 @@ func (h *house) webhook(types ...event.Type) id.ID {
 func (h *house) callback(body string) store.Callback {
 	return store.Callback{ID: id.New(), AccountID: h.account, SourceID: h.sources[0], ReceivedAt: began.Add(time.Hour), Verified: true,
 		Method: "POST", Path: []byte("/"), Query: []byte{}, Headers: []byte{}, Body: []byte(body)}
+}
+
+// unverified is a callback whose verification had to wait for the network.
+func (h *house) unverified(body string) store.Callback {
+	c := h.callback(body)
+	c.Verified, c.Path, c.Query = false, []byte("/callbacks/fake/"+store.Masked), []byte("a=b")
+	c.Headers = []byte("Host: hooks.example.com\r\n")
+	return c
 }
 
 // group stores callbacks and makes them a group.
@@ -323,8 +334,7 @@ func TestOneCallbackDoesNotStopAnother(t *testing.T) {
 func TestCallbacksThatWereNotVerifiedYet(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, storetest.New(t))
-	unverified := h.callback(line(said(event.Bounced, "a", 1)))
-	unverified.Verified = false
+	unverified := h.unverified(line(said(event.Bounced, "a", 1)))
 	g := h.group(unverified, h.callback(line(said(event.Sent, "b", 1))))
 
 	h.Keys = keys{esp.ErrUnverified}
@@ -336,15 +346,16 @@ func TestCallbacksThatWereNotVerifiedYet(t *testing.T) {
 	var reason string
 	require.NoError(t, h.db.Get(&reason, `select reason from quarantine`))
 	require.Contains(t, reason, "not authentic")
+
+	h.Keys = keys{}
+	require.Equal(t, activities.GroupResult{Callbacks: 1, Events: 1}, h.process(h.group(h.unverified(line(said(event.Bounced, "c", 1))))))
 }
 
 // What was found not authentic stays so when its group is read again.
 func TestARefusalStands(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, storetest.New(t))
-	unverified := h.callback(line(said(event.Bounced, "a", 1)))
-	unverified.Verified = false
-	g := h.group(unverified)
+	g := h.group(h.unverified(line(said(event.Bounced, "a", 1))))
 	h.Keys = keys{esp.ErrForged}
 	_, err := h.ParseCallbacks(t.Context(), activities.GroupInput{Group: g})
 	require.NoError(t, err)

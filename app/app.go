@@ -188,7 +188,7 @@ func (p *process) buildWorker() error {
 	hub := &activities.Hub{}
 	processing := &activities.Processing{
 		Store: p.store, Adapters: all.ByName, Keys: p.keys, Waker: p.engine, Hub: hub, Log: p.log,
-		Confirm: p.confirm, OnGroupDone: p.starter.Done,
+		PublicURL: p.cfg.API.PublicURL, Confirm: p.confirm, OnGroupDone: p.starter.Done,
 	}
 	c := p.cfg.Mail
 	mailer, err := notify.New(notify.Options{

@@ -78,6 +78,23 @@ func (s *Store) SetPatient(ctx context.Context, group id.ID) error {
 	return nil
 }
 
+// SourceToken returns the token in a source's URL. It is a secret.
+func (s *Store) SourceToken(ctx context.Context, source id.ID) (string, error) {
+	var sealed []byte
+	err := s.db.GetContext(ctx, &sealed, `select token_sealed from sources where id = $1`, source)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return "", fmt.Errorf("read token of %s: %w", id.Source.Format(source), err)
+	}
+	token, err := s.box.Open(sealed, "sources", "token_sealed", source)
+	if err != nil {
+		return "", fmt.Errorf("open token of %s: %w", id.Source.Format(source), err)
+	}
+	return string(token), nil
+}
+
 // NumberedCallback is a callback with its number among its writer's.
 type NumberedCallback struct {
 	N int64

@@ -404,8 +404,8 @@ type attempt struct {
 	StartedAt  time.Time `json:"started_at"`
 	Outcome    string    `json:"outcome" enum:"started,delivered,failed"`
 	StatusCode *int      `json:"status_code,omitempty"`
-	ErrorClass string    `json:"error_class,omitempty"`
-	Error      string    `json:"error,omitempty"`
+	ErrorClass string    `json:"error_class,omitempty" doc:"timeout, dns, connect, tls, status, …; absent when it was delivered."`
+	Explains   string    `json:"explanation,omitempty" doc:"What happened, for a person."`
 	Events     int       `json:"events"`
 	Bytes      int       `json:"bytes"`
 	TotalMS    *float64  `json:"total_ms,omitempty"`
@@ -420,7 +420,7 @@ func batchView(r store.BatchRow) batchJSON {
 	for i, a := range r.Attempts {
 		out.Attempts[i] = attempt{
 			ID: id.Attempt.Format(a.ID), Number: a.Number, StartedAt: a.StartedAt.UTC(), Outcome: a.Outcome,
-			StatusCode: a.StatusCode, ErrorClass: a.ErrorClass, Error: a.Error, Events: a.Events, Bytes: a.Bytes,
+			StatusCode: a.StatusCode, ErrorClass: a.ErrorClass, Explains: a.Error, Events: a.Events, Bytes: a.Bytes,
 			Response: manage.Text(a.Response),
 		}
 		if a.TotalUs != nil {

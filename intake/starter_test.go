@@ -146,6 +146,7 @@ func TestStarterBoundsTheRateOfWorkflows(t *testing.T) {
 				o.starter.SetProcesses(c.processes)
 				o.callbacks(int(10*time.Second/c.pause), c.pause)
 				time.Sleep(time.Second)
+				synctest.Wait()
 				require.InDelta(t, c.want, m.starts(), float64(c.want)/10)
 				require.Equal(t, o.n, m.through[1], "all are in groups")
 			})
@@ -175,6 +176,7 @@ func TestStarterHoldsFewGroupsOpen(t *testing.T) {
 		m.finish = func(g id.ID) { m.mu.Lock(); open = append(open, g); m.mu.Unlock() }
 		o := runStarter(t, m, intake.Options{OpenGroups: 3})
 		o.callbacks(20, 100*time.Millisecond)
+		synctest.Wait()
 		require.Equal(t, 3, m.starts())
 
 		o.starter.Done(open[1])
@@ -189,6 +191,7 @@ func TestStarterGoesOnWhenTheEngineIsBack(t *testing.T) {
 		m := &memory{down: errors.New("unreachable")}
 		o := runStarter(t, m, intake.Options{GroupMaxCallbacks: 100})
 		o.callbacks(1000, 10*time.Millisecond)
+		synctest.Wait()
 		require.Len(t, m.made, 1, "it stops at one group")
 		require.Zero(t, m.starts())
 
@@ -196,6 +199,7 @@ func TestStarterGoesOnWhenTheEngineIsBack(t *testing.T) {
 		m.down = nil
 		m.mu.Unlock()
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		require.EqualValues(t, 1000, m.through[1])
 		require.Equal(t, len(m.made), m.starts())
 	})
@@ -210,6 +214,7 @@ func TestStarterCatchesUpWithWhoeverGroupedItsCallbacks(t *testing.T) {
 		m.mu.Unlock()
 		o.callbacks(40, 0)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		require.EqualValues(t, 40, m.through[1])
 		require.EqualValues(t, 26, m.made[0].NFrom)
 	})

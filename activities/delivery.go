@@ -143,6 +143,9 @@ func (d *Delivery) SendMail(ctx context.Context, in NoticeInput) error {
 	}
 	if err := d.mail(ctx, n, reached); err != nil {
 		why := notify.Class(err)
+		if errors.Is(err, errNobody) {
+			why = errNobody.Error()
+		}
 		d.Log.Warn("notice not sent", "notice", id.Notice.Format(n.ID), "error", why)
 		if err := d.Store.NoticeFailed(ctx, n.ID, why); err != nil {
 			return err

@@ -84,7 +84,7 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{opts: opts, dir: dir, account: account, port: opts.Port}
-	if s.lock, err = own(dir); err != nil {
+	if s.lock, err = lockDir(dir); err != nil {
 		return nil, err
 	}
 	if err := s.open(ctx); err != nil {
@@ -94,8 +94,8 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 	return s, nil
 }
 
-// own takes the lock of a directory.
-func own(dir string) (*filelock.Lock, error) {
+// lockDir takes the lock of a directory.
+func lockDir(dir string) (*filelock.Lock, error) {
 	l, err := filelock.Try(filepath.Join(dir, "lock"))
 	var held *filelock.Held
 	if errors.As(err, &held) {
@@ -110,7 +110,7 @@ func Remove(ctx context.Context, dataDir string) error {
 	if err != nil {
 		return err
 	}
-	lock, err := own(dir)
+	lock, err := lockDir(dir)
 	if err != nil {
 		return err
 	}
@@ -132,6 +132,7 @@ func (s *Server) open(ctx context.Context) error {
 	if s.Moved() {
 		s.opts.Log.Info("the cluster is elsewhere, since the user who runs Postgres cannot reach the data directory",
 			"data", s.opts.DataDir, "cluster", s.dir, "user", s.account.name)
+		sweepElsewhere(ctx)
 	}
 	want := 0
 	if v, err := os.ReadFile(filepath.Join(s.pgdata(), "PG_VERSION")); err == nil {

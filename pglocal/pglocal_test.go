@@ -223,6 +223,11 @@ func TestRootPutsAnUnreachableClusterElsewhere(t *testing.T) {
 	s = startAt(t, Options{DataDir: dir})
 	require.Equal(t, "0", ask(t, s.URL("postgres"), "select count(*)::text from pg_class where relname = 'kept'"))
 	require.NoError(t, s.Stop(t.Context()))
+
+	// And who deletes a temporary directory for good leaves nothing behind.
+	require.NoError(t, os.RemoveAll(dir))
+	sweepElsewhere(t.Context())
+	require.NoDirExists(t, s.Dir())
 }
 
 func TestFind(t *testing.T) {

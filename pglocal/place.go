@@ -1,6 +1,7 @@
 package pglocal
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -86,8 +87,11 @@ func (a account) reaches(dir string) bool {
 // elsewhere is where clusters go whose requested directory the account cannot reach.
 const elsewhere = "/var/lib/aftersend"
 
-// pointer is the file in a requested directory that says where its cluster really is.
-const pointer = "LOCATION"
+// A requested directory and the cluster that is elsewhere for it point to each other.
+const (
+	pointer = "LOCATION"  // in the requested directory: where the cluster is
+	origin  = "REQUESTED" // beside the cluster: for which directory
+)
 
 // place decides where the cluster of the requested directory lives: there, unless we run as root and the account that runs
 // Postgres cannot get there (/root, a temporary directory of mode 0700). Then it is below /var/lib/aftersend, under a name
@@ -122,7 +126,37 @@ func place(requested string) (dir string, a account, err error) {
 	if !a.reaches(filepath.Dir(there)) {
 		return "", a, fmt.Errorf("user %s, who has to run Postgres because root must not, can reach neither %s nor %s: choose another data directory", a.name, dir, there)
 	}
+	if err := os.WriteFile(filepath.Join(there, origin), []byte(dir+"\n"), 0o644); err != nil {
+		return "", a, err
+	}
 	return there, a, a.own(there)
+}
+
+// sweepElsewhere removes clusters whose requested directory was temporary and is gone, as tests leave them. Clusters of other
+// directories stay, since a directory may be missing because a disk is. What cannot be removed is left for the next time.
+func sweepElsewhere(ctx context.Context) {
+	dirs, _ := filepath.Glob(filepath.Join(elsewhere, "postgres-*"))
+	for _, dir := range dirs {
+		b, err := os.ReadFile(filepath.Join(dir, origin))
+		if err != nil {
+			continue
+		}
+		requested := strings.TrimSpace(string(b))
+		if rel, err := filepath.Rel(os.TempDir(), requested); err != nil || strings.HasPrefix(rel, "..") {
+			continue
+		}
+		if _, err := os.Stat(requested); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		lock, err := lockDir(dir)
+		if err != nil {
+			continue // in use
+		}
+		if stopLeftover(ctx, filepath.Join(dir, "data")) == nil {
+			_ = os.RemoveAll(dir)
+		}
+		lock.Release()
+	}
 }
 
 // point leaves the pointer from the requested directory to where the cluster is. Where it was missing, the directory is new, and

@@ -17,7 +17,8 @@ import (
 // layers are the rooms from the bottom up. A room may import rooms of lower
 // layers, and rooms beneath itself (esp/espkit for esp/mandrill).
 var layers = [][]string{
-	{"id", "event", "crash", "outbound", "config", "migrations", "seal", "pglocal"},
+	{"id", "event", "crash", "config", "migrations", "pglocal"},
+	{"seal", "outbound"},
 	{"esp", "bounce", "correlate", "webhook", "notify"},
 	{"store"},
 	{"activities"},

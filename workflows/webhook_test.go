@@ -3,6 +3,7 @@ package workflows
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -47,6 +48,7 @@ type rows struct {
 	loads    int
 	drains   int
 	sleeping func() // called between the two transactions of falling asleep
+	slept    func() // called after the second
 }
 
 type post struct {
@@ -142,6 +144,9 @@ func (r *rows) fallAsleep(context.Context, activities.WebhookInput) (activities.
 	}
 	due := r.due > 0 || r.open != id.Nil
 	r.asleep = !due
+	if r.slept != nil {
+		r.slept()
+	}
 	return activities.SleepResult{Due: due}, nil
 }
 
@@ -366,23 +371,23 @@ func TestSleepsAndIsWoken(t *testing.T) {
 }
 
 func TestAWakeWhileFallingAsleepIsNotLost(t *testing.T) {
-	for name, between := range map[string]func(*rows){
-		"routed before the second look": func(r *rows) { r.due++ },
-		"woken meanwhile":               func(r *rows) { r.env.SignalWorkflow(WakeSignal, nil) },
+	for name, during := range map[string]struct{ before, after func(*rows) }{
+		"routed before the second look": {before: func(r *rows) { r.due++ }},
+		"woken after the second look":   {after: func(r *rows) { r.due++; r.env.SignalWorkflow(WakeSignal, nil) }},
+		"both":                          {before: func(r *rows) { r.due++ }, after: func(r *rows) { r.env.SignalWorkflow(WakeSignal, nil) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRows(t)
-			once := true
-			r.sleeping = func() {
-				if once {
-					once = false
-					between(r)
-					r.at(0, func() { r.due += 5 })
-				}
+			once := func(f func(*rows)) func() { return sync.OnceFunc(func() { f(r) }) }
+			if during.before != nil {
+				r.sleeping = once(during.before)
 			}
-			r.at(time.Minute, func() { r.route(0) })
+			if during.after != nil {
+				r.slept = once(during.after)
+			}
 			r.run(time.Hour)
 			require.Zero(t, r.due)
+			require.Len(t, r.batches, 1)
 		})
 	}
 }

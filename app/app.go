@@ -100,8 +100,14 @@ func Run(ctx context.Context, cfg config.Config, roles Roles, o Options) error {
 		return err
 	}
 	defer p.close()
-	if _, err := p.manage.Bootstrap(ctx, cfg.Dev.Token); err != nil {
+	account, err := p.manage.Bootstrap(ctx, cfg.Dev.Token)
+	if err != nil {
 		return err
+	}
+	if cfg.Mail.Owner != "" {
+		if err := st.EnsureOwner(ctx, account, cfg.Mail.Owner); err != nil {
+			return err
+		}
 	}
 	return p.run(ctx)
 }

@@ -100,6 +100,9 @@ type Mail struct {
 	Password string `koanf:"password" secret:"all"`
 	TLS      string `koanf:"tls"`  // starttls, tls or none
 	From     string `koanf:"from"` // address notices come from
+	// Owner becomes the first account's owner when it has none. Owners get the
+	// notices of webhooks that name nobody.
+	Owner string `koanf:"owner"`
 }
 
 // Log is what is written to standard error.

@@ -390,3 +390,13 @@ func TestTestDelivery(t *testing.T) {
 	require.NoError(t, verifier.Verify(got, headers))
 	require.Empty(t, f.engine.nudges, "a test goes through no workflow")
 }
+
+func TestAnAccountWithoutOwnerGetsOne(t *testing.T) {
+	f := newFixture(t)
+	require.NoError(t, f.store.EnsureOwner(t.Context(), f.scope.Account, "ops@example.com"))
+	require.NoError(t, f.store.EnsureOwner(t.Context(), f.scope.Account, "other@example.com"))
+	var owner string
+	row := f.store.DB().QueryRow(`select string_agg(email, ',') from users where account_id = $1 and role = 'owner'`, f.scope.Account)
+	require.NoError(t, row.Scan(&owner))
+	require.Equal(t, "ops@example.com", owner, "who owns it stays")
+}

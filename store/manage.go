@@ -106,6 +106,20 @@ func (s *Store) EnsureAccount(ctx context.Context, name string) (account id.ID, 
 	return account, made, err
 }
 
+// EnsureOwner makes the owner of an account that has none; nobody else's
+// address is taken over.
+func (s *Store) EnsureOwner(ctx context.Context, account id.ID, email string) error {
+	_, err := s.db.ExecContext(ctx, `
+		insert into users (id, account_id, email, name, role)
+		select $1, $2, $3, 'Owner', 'owner'
+		where not exists (select from users where account_id = $2 and role = 'owner' and deleted_at is null)
+		on conflict do nothing`, id.New(), account, email)
+	if err != nil {
+		return fmt.Errorf("ensure an owner of account %s: %w", id.Account.Format(account), err)
+	}
+	return nil
+}
+
 // CreateAccount makes another account.
 func (s *Store) CreateAccount(ctx context.Context, name string, by Actor) (id.ID, error) {
 	account := id.New()

@@ -321,8 +321,8 @@ func (s *Stack) environment(role Role) []string {
 		env.unlessSet("AFTERSEND_LOG__LEVEL=" + level)
 		env.unlessSet("AFTERSEND_LOG__FORMAT=text") // for people
 		env.unlessSet("AFTERSEND_DEV__TOKEN=true")
-		env.unlessSet("AFTERSEND_MAIL__OWNER=owner@localhost") // whose mails the outbox shows
-		env.unlessSet("AFTERSEND_TEMPORAL__WORKER_STOP_TIMEOUT=5s") // an attempt that is cut off is made again
+		env.unlessSet("AFTERSEND_MAIL__OWNER=owner@localhost")                    // whose mails the outbox shows
+		env.unlessSet("AFTERSEND_TEMPORAL__WORKER_STOP_TIMEOUT=5s")               // an attempt that is cut off is made again
 		env.unlessSet("AFTERSEND_DELIVERY__ALLOWED_PREFIXES=127.0.0.0/8,::1/128") // receivers on this machine
 		if s.opts.Fast {
 			env.unlessSet("AFTERSEND_DELIVERY__RETRY_INTERVAL=2s")

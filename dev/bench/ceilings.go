@@ -20,7 +20,7 @@ import (
 )
 
 // databaseEnv tells the commit ceiling its database; arguments of processes are for all to see.
-const databaseEnv = "AFTERSEND_BENCH_DATABASE"
+const databaseEnv = "BENCH_DATABASE"
 
 // serveGin is the upper ceiling: what HTTP costs. It reads the body and answers 200; nothing is kept.
 func serveGin(ctx context.Context, p *pipe, _ []string) error {

@@ -21,8 +21,8 @@ import (
 	"aftersend/pglocal"
 )
 
-// pprofEnv gives a child, the product's own included, the address of a pprof listener.
-const pprofEnv = "AFTERSEND_BENCH_PPROF"
+// pprofEnv gives a child, the product's own included, the address of a pprof listener. Not AFTERSEND_…: the product would ask what it is.
+const pprofEnv = "BENCH_PPROF"
 
 // profiler collects where the time goes while a run is measured. The zero value collects nothing.
 type profiler struct {

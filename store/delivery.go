@@ -698,6 +698,9 @@ func (s *Store) ResumeWebhook(ctx context.Context, account, webhook id.ID, backl
 	})
 }
 
+// maxSkip is how many events a skipped batch holds at most.
+const maxSkip = webhook.MaxBatchEvents
+
 // skipDue moves what is in the outbox of a paused webhook into skipped
 // batches, in small transactions: routing waits for the row they lock.
 func (s *Store) skipDue(ctx context.Context, account, webhook id.ID) error {
@@ -712,7 +715,7 @@ func (s *Store) skipDue(ctx context.Context, account, webhook id.ID) error {
 	}
 	for {
 		b, err := s.cut(ctx, Cut{
-			Webhook: webhook, Version: row.Version, Batch: id.New(), MaxEvents: MaxSkip,
+			Webhook: webhook, Version: row.Version, Batch: id.New(), MaxEvents: maxSkip,
 			Dialect: row.Settings.Dialect, Format: row.Settings.Format, At: time.Now(),
 		}, "skipped", "paused", through)
 		if err != nil || b == nil {
@@ -720,9 +723,6 @@ func (s *Store) skipDue(ctx context.Context, account, webhook id.ID) error {
 		}
 	}
 }
-
-// MaxSkip is how many events a skipped batch holds at most.
-const MaxSkip = webhook.MaxBatchEvents
 
 // Balance is the conservation of a webhook's events, from the rows themselves:
 // Matched = Delivered + Waiting + Skipped + SetAside, always.

@@ -7,6 +7,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"aftersend/activities"
+	"aftersend/webhook"
 )
 
 // Every timeout, retry policy and limit of the workflows, as data. Operators
@@ -15,14 +16,14 @@ import (
 // Delivery limits. The HTTP timeout is shorter than the activity's, so that a
 // slow endpoint is told apart from a lost worker and its attempt is recorded.
 const (
-	MaxHTTPTimeout      = 30 * time.Second
+	MaxHTTPTimeout      = webhook.MaxTimeout // 30 s
 	DefaultRetryEvery   = 5 * time.Minute
 	DefaultRetries      = 40
-	MaxRetryAfter       = time.Hour
-	MaxBatchEvents      = 500
-	MaxBatchWait        = 30 * time.Second
-	DrainFor            = 10 * time.Second // DeliverBatches starts no batch after this
-	LingerFor           = time.Second      // and waits this long on an empty outbox
+	MaxRetryAfter       = webhook.MaxRetryAfter  // 1 h
+	MaxBatchEvents      = webhook.MaxBatchEvents // 500
+	MaxBatchWait        = webhook.MaxBatchWait   // 30 s
+	DrainFor            = 10 * time.Second       // DeliverBatches starts no batch after this
+	LingerFor           = time.Second            // and waits this long on an empty outbox
 	LingerPoll          = 250 * time.Millisecond
 	BatchSpacing        = 100 * time.Millisecond // batches that are not full start at least this far apart
 	TroubleFirst        = time.Second            // after a failure of ours the webhook rests this long, doubling

@@ -60,10 +60,18 @@ func (a *activityRedactor) ExecuteActivity(ctx context.Context, in *interceptor.
 	if err == nil || errors.Is(err, activity.ErrResultPending) {
 		return res, err
 	}
-	if ctx.Err() == nil {
-		a.log.WarnContext(ctx, "activity failed", append(append(about(ctx), "error", Class(err)), where(err)...)...)
+	redacted := redact(err)
+	if ctx.Err() == nil && !expected(redacted) {
+		a.log.WarnContext(ctx, "activity failed", append(append(about(ctx), "error", redacted.Error()), where(err)...)...)
 	}
-	return res, redact(err)
+	return res, redacted
+}
+
+// expected reports whether an error is part of normal operation: an endpoint
+// that refuses a batch has its own line in the log.
+func expected(err error) bool {
+	app, ok := errors.AsType[*temporal.ApplicationError](err)
+	return ok && app.Category() == temporal.ApplicationErrorCategoryBenign
 }
 
 func about(ctx context.Context) []any {

@@ -16,6 +16,7 @@ import (
 	"aftersend/esp/mailtrap"
 	"aftersend/esp/mandrill"
 	"aftersend/esp/mumaraone"
+	"aftersend/esp/postal"
 	"aftersend/esp/postmark"
 	"aftersend/esp/powermta"
 	"aftersend/esp/resend"
@@ -25,6 +26,7 @@ import (
 	"aftersend/esp/smtp2go"
 	"aftersend/esp/smtpeter"
 	"aftersend/esp/sparkpost"
+	"aftersend/esp/unisendergo"
 )
 
 var adapters = []esp.Adapter{
@@ -38,6 +40,7 @@ var adapters = []esp.Adapter{
 	mailtrap.Adapter{},
 	mandrill.Adapter{},
 	mumaraone.Adapter{},
+	postal.Adapter{},
 	postmark.Adapter{},
 	powermta.Adapter{},
 	resend.Adapter{},
@@ -47,6 +50,7 @@ var adapters = []esp.Adapter{
 	smtp2go.Adapter{},
 	smtpeter.Adapter{},
 	sparkpost.Adapter{},
+	unisendergo.Adapter{},
 }
 
 var byName = func() map[string]esp.Adapter {

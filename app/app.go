@@ -254,8 +254,8 @@ func (p *process) run(ctx context.Context) error {
 		start(p.work)
 	}
 	start(p.sweeper.Run)
+	start(p.starter.Run) // a lone worker's sweeper hands it what dead processes left
 	if p.roles.API {
-		start(p.starter.Run)
 		start(p.flusher.Run)
 	}
 	failed := make(chan error, len(servers))

@@ -77,7 +77,7 @@ type source struct {
 	ID    string `json:"id"`
 	URL   string `json:"url"`
 	Token string `json:"token"`
-	ESP   string `json:"esp"`
+	Name  string `json:"name"`
 }
 
 // newSource makes a source through the API.

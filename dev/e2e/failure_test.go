@@ -112,6 +112,7 @@ func TestFailureStory(t *testing.T) {
 		return errors.Join(err, want(v.Status, "active", "status"), want(v.State, "idle", "state"), want(v.Backlog, 0, "backlog"))
 	})
 	require.Len(t, mails.to(owner), 1, "one mail for one outage")
+	p.waitAsleep(t, h)
 	p.record(t, workflowID, "webhook_exhausted_paused_resumed")
 }
 
@@ -134,6 +135,7 @@ func TestRetrySucceeds(t *testing.T) {
 	l.burst(t.Context(), 3)
 	e.answer(http.StatusOK, "")
 	l.requireKept(t, h, time.Minute)
+	p.waitAsleep(t, h)
 	p.record(t, workflows.WebhookWorkflowID(h.webhookID()), "webhook_retry_success")
 }
 

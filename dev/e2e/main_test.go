@@ -93,35 +93,46 @@ var (
 // disturb it are not parallel, so that they are over before the others begin.
 func calm(t *testing.T) *product {
 	t.Helper()
-	sharedOnce.Do(func() { shared, sharedErr = startProduct() })
-	require.NoError(t, sharedErr, "start the product")
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the product's last words:\n%s", shared.logs[stack.Serve].tail())
+	sharedOnce.Do(func() {
+		var dir string
+		if dir, sharedErr = os.MkdirTemp("", "aftersend-e2e-"); sharedErr == nil {
+			shared, sharedErr = startProduct(stack.Options{DataDir: dir})
 		}
 	})
+	require.NoError(t, sharedErr, "start the product")
+	t.Cleanup(func() { shared.logFailure(t) })
 	return shared
 }
 
-func startProduct() (*product, error) {
-	dir, err := os.MkdirTemp("", "aftersend-e2e-")
-	if err != nil {
-		return nil, err
+// logFailure shows the end of the product's log when a test has failed.
+func (p *product) logFailure(t *testing.T) {
+	if !t.Failed() {
+		return
 	}
-	p := &product{dir: dir, logs: map[stack.Role]*logBuffer{stack.Postgres: {}, stack.Temporal: {}, stack.Serve: {}}}
+	for _, role := range []stack.Role{stack.Serve, stack.API, stack.Worker} {
+		if text := p.logs[role].tail(); text != "" {
+			t.Logf("the last words of %s:\n%s", role, text)
+		}
+	}
+}
+
+// startProduct starts a stack of its own.
+func startProduct(o stack.Options) (*product, error) {
+	p := &product{dir: o.DataDir, logs: map[stack.Role]*logBuffer{}}
+	for _, role := range []stack.Role{stack.Postgres, stack.Temporal, stack.Serve, stack.API, stack.Worker} {
+		p.logs[role] = &logBuffer{}
+	}
+	o.NoUI = true
+	o.Verbose = true // so that there is something to search for what must not be there
+	o.Log = func(r stack.Role) io.Writer { return p.logs[r] }
+	o.Env = map[stack.Role][]string{}
+	for _, role := range []stack.Role{stack.Serve, stack.API, stack.Worker} {
+		o.Env[role] = []string{"AFTERSEND_MAIL__SMTP_ADDR=" + mails.addr, "AFTERSEND_MAIL__TLS=none"}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	p.stack, err = stack.Start(ctx, stack.Options{
-		DataDir: dir,
-		NoUI:    true,
-		Verbose: true, // so that there is something to search for what must not be there
-		Log:     func(r stack.Role) io.Writer { return p.logs[r] },
-		Env: map[stack.Role][]string{stack.Serve: {
-			"AFTERSEND_MAIL__SMTP_ADDR=" + mails.addr,
-			"AFTERSEND_MAIL__TLS=none",
-		}},
-	})
-	if err != nil {
+	var err error
+	if p.stack, err = stack.Start(ctx, o); err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, p.logs[stack.Serve].tail())
 	}
 	p.url = p.stack.API

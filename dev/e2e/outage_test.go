@@ -83,6 +83,32 @@ func TestPostgresRestartedInMidLoad(t *testing.T) {
 	p.requireNothingStuck(t)
 }
 
+// TestMachineDies kills everything at once, as a power cut does, and starts it
+// all again.
+func TestMachineDies(t *testing.T) {
+	p := calm(t)
+	s := p.newSource(t, "mailtrap", "power cut", nil)
+	h := p.newHook(t, receivers.endpoint("power-cut"), from(s))
+	l := newLedger(p, s)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+
+	stop := l.keepPosting(t, 10, 50*time.Millisecond)
+	for range 2 {
+		before := l.count()
+		eventually(t, time.Minute, "under load", func() error { return l.atLeast(before + 100) })
+		for _, role := range []stack.Role{stack.Postgres, stack.Serve, stack.Temporal} {
+			require.NoError(t, p.stack.Kill(role))
+		}
+		for _, role := range []stack.Role{stack.Postgres, stack.Temporal, stack.Serve} {
+			require.NoError(t, p.stack.Restart(ctx, role))
+		}
+	}
+	stop()
+	l.requireKept(t, h, 3*time.Minute)
+	p.requireNothingStuck(t)
+}
+
 // TestDrain stops the process in good order under load: what it took in is
 // answered, and what it answered is kept.
 func TestDrain(t *testing.T) {

@@ -245,15 +245,20 @@ func TestStory(t *testing.T) {
 	})
 
 	t.Run("the webhook's workflow sleeps and keeps no data", func(t *testing.T) {
-		workflowID := workflows.WebhookWorkflowID(h.webhookID())
-		eventually(t, time.Minute, "asleep", func() error {
-			var asleep bool
-			if err := p.db.QueryRow(`select asleep from webhook_progress where webhook_id = $1`, h.webhookID()).Scan(&asleep); err != nil {
-				return err
-			}
-			return want(asleep, true, "asleep")
-		})
-		p.record(t, workflowID, "webhook_deliver_sleep")
+		p.waitAsleep(t, h)
+		p.record(t, workflows.WebhookWorkflowID(h.webhookID()), "webhook_deliver_sleep")
+	})
+}
+
+// waitAsleep waits until a webhook's workflow has nothing left to do.
+func (p *product) waitAsleep(t *testing.T, h *hook) {
+	t.Helper()
+	eventually(t, time.Minute, "asleep", func() error {
+		var asleep bool
+		if err := p.db.QueryRow(`select asleep from webhook_progress where webhook_id = $1`, h.webhookID()).Scan(&asleep); err != nil {
+			return err
+		}
+		return want(asleep, true, "asleep")
 	})
 }
 

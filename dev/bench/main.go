@@ -70,7 +70,7 @@ func parse(args []string) (options, error) {
 	some := f.String("phases", strings.Join(phases, ","), "which parts to run")
 	f.StringVar(&o.dataDir, "data", "", "directory of the databases, kept; default: a temporary one")
 	f.StringVar(&o.json, "json", "", "also write the figures to this file, - for standard output")
-	f.StringVar(&o.profile, "profile", "", "write CPU profiles of the closed loop, and the costliest SQL statements, to this directory")
+	f.StringVar(&o.profile, "profile", "", "write CPU profiles of serve and Temporal, and the costliest SQL statements, of each run with the product to this directory")
 	f.BoolVar(&o.verbose, "verbose", false, "show the log of serve and Temporal")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -203,14 +203,13 @@ func (b *bench) measure(ctx context.Context) (runs []Run, err error) {
 	if !b.wants("closed", "half", "1000", "50") {
 		return runs, nil
 	}
-	if _, err := b.product(ctx, "warming up", warmUp, 0); err != nil {
+	if _, err := b.product(ctx, "", "warming up", warmUp, 0); err != nil {
 		return runs, err
 	}
 	half := 2500.0
 	if b.wants("closed") {
-		stop := b.profiler.start(ctx, b.stack.DatabaseURL, b.o.seconds)
-		run, err := b.product(ctx, fmt.Sprintf("product, %d connections", b.o.connections), b.o.seconds, 0)
-		if err := errors.Join(err, stop()); err != nil {
+		run, err := b.product(ctx, "closed", fmt.Sprintf("product, %d connections", b.o.connections), b.o.seconds, 0)
+		if err != nil {
 			return runs, err
 		}
 		runs = append(runs, run)
@@ -221,7 +220,7 @@ func (b *bench) measure(ctx context.Context) (runs []Run, err error) {
 		rate  float64
 	}{{"half", half}, {"1000", 1000}, {"50", 50}} {
 		if b.wants(open.phase) {
-			run, err := b.product(ctx, fmt.Sprintf("product, %.0f/s offered", open.rate), b.o.short, open.rate)
+			run, err := b.product(ctx, open.phase, fmt.Sprintf("product, %.0f/s offered", open.rate), b.o.short, open.rate)
 			if err != nil {
 				return runs, err
 			}
@@ -236,15 +235,20 @@ func (b *bench) wants(phases ...string) bool {
 	return slices.ContainsFunc(phases, func(p string) bool { return slices.Contains(b.o.phases, p) })
 }
 
-// product measures the product, all of whose processes have an account.
-func (b *bench) product(ctx context.Context, name string, seconds, rate float64) (Run, error) {
+// product measures the product, all of whose processes have an account. Only phases are profiled.
+func (b *bench) product(ctx context.Context, phase, name string, seconds, rate float64) (Run, error) {
 	accounts := load.Accounts{generator: b.generator.pid()}
 	for role, pid := range b.stack.Pids() {
 		accounts[string(role)] = pid
 	}
 	settle(ctx)
 	b.progress(name)
-	return measure(ctx, b.generator, name, b.spec(b.stack.API, seconds, rate, true), accounts)
+	if phase == "" || b.o.profile == "" {
+		return measure(ctx, b.generator, name, b.spec(b.stack.API, seconds, rate, true), accounts)
+	}
+	stop := b.profiler.start(ctx, phase, b.stack.DatabaseURL, seconds)
+	run, err := measure(ctx, b.generator, name, b.spec(b.stack.API, seconds, rate, true), accounts)
+	return run, errors.Join(err, stop())
 }
 
 func (b *bench) spec(server string, seconds, rate float64, deliveries bool) load.Spec {

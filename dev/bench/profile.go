@@ -24,7 +24,7 @@ import (
 // pprofEnv gives a child, the product's own included, the address of a pprof listener. Not AFTERSEND_…: the product would ask what it is.
 const pprofEnv = "BENCH_PPROF"
 
-// profiler collects where the time goes while a run is measured. The zero value collects nothing.
+// profiler collects where the time goes while runs are measured.
 type profiler struct {
 	dir   string
 	addrs map[stack.Role]string
@@ -42,7 +42,7 @@ func newProfiler(dir string) (profiler, error) {
 			return p, err
 		}
 	}
-	return p, os.MkdirAll(dir, 0o755)
+	return p, nil
 }
 
 // env has the children of the stack listen for us.
@@ -56,13 +56,14 @@ func (p profiler) env() map[stack.Role][]string {
 
 // postgres has the server count statements.
 func (p profiler) postgres() pglocal.Settings {
-	return pglocal.Settings{"shared_preload_libraries": "pg_stat_statements", "track_io_timing": "on"}
+	return pglocal.Settings{"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track_planning": "on", "track_io_timing": "on"}
 }
 
-// start begins; the function it returns waits for the end and writes the files.
-func (p profiler) start(ctx context.Context, database string, seconds float64) (stop func() error) {
-	if p.dir == "" {
-		return func() error { return nil }
+// start begins with a run; the function it returns waits for its end. The files are in a directory for the run.
+func (p profiler) start(ctx context.Context, run, database string, seconds float64) (stop func() error) {
+	dir := filepath.Join(p.dir, run)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return func() error { return err }
 	}
 	var all sync.WaitGroup
 	var mu sync.Mutex
@@ -75,7 +76,7 @@ func (p profiler) start(ctx context.Context, database string, seconds float64) (
 	for role, addr := range p.addrs {
 		all.Go(func() {
 			from := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", addr, max(1, int(seconds)))
-			if err := fetch(ctx, from, filepath.Join(p.dir, string(role)+".pprof")); err != nil {
+			if err := fetch(ctx, from, filepath.Join(dir, string(role)+".pprof")); err != nil {
 				failed(fmt.Errorf("profile %s: %w", role, err))
 			}
 		})
@@ -85,12 +86,12 @@ func (p profiler) start(ctx context.Context, database string, seconds float64) (
 	}
 	return func() error {
 		all.Wait()
-		if err := p.writeStatements(ctx, database); err != nil {
+		if err := writeStatements(ctx, database, filepath.Join(dir, "statements.txt")); err != nil {
 			failed(fmt.Errorf("list statements: %w", err))
 		}
 		if addr := p.addrs[stack.Serve]; addr != "" {
 			for _, kind := range []string{"heap", "allocs"} {
-				if err := fetch(ctx, "http://"+addr+"/debug/pprof/"+kind, filepath.Join(p.dir, "serve-"+kind+".pprof")); err != nil {
+				if err := fetch(ctx, "http://"+addr+"/debug/pprof/"+kind, filepath.Join(dir, "serve-"+kind+".pprof")); err != nil {
 					failed(err)
 				}
 			}
@@ -131,36 +132,36 @@ func resetStatements(ctx context.Context, database string) error {
 }
 
 // writeStatements lists the statements of all databases by the time they took.
-func (p profiler) writeStatements(ctx context.Context, database string) error {
+func writeStatements(ctx context.Context, database, to string) error {
 	db, err := sql.Open("postgres", database)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
 	rows, err := db.QueryContext(ctx, `
-		select coalesce(d.datname, ''), s.calls, s.rows, round(s.total_exec_time::numeric), round(s.mean_exec_time::numeric, 3),
+		select coalesce(d.datname, ''), s.calls, s.rows, round(s.total_exec_time::numeric), round(s.mean_exec_time::numeric, 3), round(s.total_plan_time::numeric),
 		       s.wal_bytes, s.shared_blks_hit, s.shared_blks_read, regexp_replace(s.query, '\s+', ' ', 'g')
 		from   pg_stat_statements s left join pg_database d on d.oid = s.dbid
-		order  by s.total_exec_time desc
+		order  by s.total_exec_time + s.total_plan_time desc
 		limit  60`)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-28s %9s %10s %9s %9s %12s %11s %9s  query\n", "database", "calls", "rows", "ms", "ms/call", "WAL bytes", "hit", "read")
+	fmt.Fprintf(&b, "%-28s %9s %10s %9s %9s %9s %12s %11s %9s  query\n", "database", "calls", "rows", "ms", "ms/call", "plan ms", "WAL bytes", "hit", "read")
 	for rows.Next() {
-		var name, query, total, mean string
+		var name, query, total, mean, plan string
 		var calls, n, wal, hit, read int64
-		if err := rows.Scan(&name, &calls, &n, &total, &mean, &wal, &hit, &read, &query); err != nil {
+		if err := rows.Scan(&name, &calls, &n, &total, &mean, &plan, &wal, &hit, &read, &query); err != nil {
 			return err
 		}
-		fmt.Fprintf(&b, "%-28s %9d %10d %9s %9s %12d %11d %9d  %s\n", name, calls, n, total, mean, wal, hit, read, query)
+		fmt.Fprintf(&b, "%-28s %9d %10d %9s %9s %9s %12d %11d %9d  %s\n", name, calls, n, total, mean, plan, wal, hit, read, query)
 	}
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(p.dir, "statements.txt"), []byte(b.String()), 0o644)
+	return os.WriteFile(to, []byte(b.String()), 0o644)
 }
 
 // makeDatabase makes a database beside another one; drop removes it.

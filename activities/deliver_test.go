@@ -506,7 +506,7 @@ func TestExhaustionPausesWithOneMail(t *testing.T) {
 	require.Equal(t, paused, again)
 	require.Equal(t, "paused", b.view().Status)
 
-	notice := activities.NoticeInput{Notice: paused.Notice}
+	notice := activities.NoticeInput(paused)
 	b.mailing = errors.New("the server is away")
 	_, err = b.env.ExecuteActivity(b.SendMail, notice)
 	require.Error(t, err)
@@ -531,7 +531,7 @@ func TestNoticesToSeveral(t *testing.T) {
 		b.drain()
 		paused, err := b.PauseWebhook(t.Context(), activities.WebhookInput{Webhook: b.webhook})
 		require.NoError(t, err)
-		return b, activities.NoticeInput{Notice: paused.Notice}
+		return b, activities.NoticeInput(paused)
 	}
 	t.Run("nobody is mailed twice", func(t *testing.T) {
 		t.Parallel()

@@ -290,7 +290,7 @@ func (s *Server) halt(ctx context.Context) error {
 		select {
 		case <-s.done:
 		case <-time.After(10 * time.Second): // it kills its own children after 5
-			return fmt.Errorf("Postgres (process %d) does not stop", s.pid)
+			return fmt.Errorf("the Postgres server (process %d) does not stop", s.pid)
 		}
 	}
 	s.dismiss()
@@ -426,7 +426,7 @@ func (s *Server) launchOnce(ctx context.Context) (said string, err error) {
 		case <-done:
 			b, _ := os.ReadFile(s.LogFile())
 			said = string(b[min(int(before), len(b)):])
-			return said, fmt.Errorf("Postgres does not start (%s): %s", cmd.ProcessState, lastLines(said, 5))
+			return said, fmt.Errorf("the Postgres server does not start (%s): %s", cmd.ProcessState, lastLines(said, 5))
 		case <-ctx.Done():
 			_ = syscall.Kill(pid, syscall.SIGQUIT)
 			<-done

@@ -46,7 +46,7 @@ func serverAccount(pgdata string) (account, error) {
 		}
 		return account{name: name, uid: uid, gid: gid, switched: true}, nil
 	}
-	return account{}, errors.New("Postgres does not run as root, and there is neither a user postgres nor a user nobody to run it as")
+	return account{}, errors.New("a Postgres server does not run as root, and there is neither a user postgres nor a user nobody to run it as")
 }
 
 // own gives path to the account.

@@ -159,8 +159,8 @@ func copyIn(db *sqlx.DB) inserter {
 			return err
 		}
 		defer func() { _ = tx.Rollback() }()
-		stmt, err := tx.PrepareContext(ctx, pq.CopyIn("callbacks", "writer_id", "n", "id", "account_id", "source_id", "received_at",
-			"remote_ip", "verified", "method", "path", "query", "headers", "body"))
+		stmt, err := tx.PrepareContext(ctx, `copy callbacks (writer_id, n, id, account_id, source_id, received_at,
+			remote_ip, verified, method, path, query, headers, body) from stdin`)
 		if err != nil {
 			return err
 		}

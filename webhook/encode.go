@@ -3,7 +3,6 @@ package webhook
 import (
 	"slices"
 
-	"aftersend/event"
 	"aftersend/id"
 )
 
@@ -40,13 +39,6 @@ var dialects = map[Dialect]dialect{
 		success: Success2xx,
 		encode:  encodeNative,
 	},
-}
-
-func types(list ...event.Type) (set typeSet) {
-	for _, t := range list {
-		set |= bitOf(t)
-	}
-	return set
 }
 
 func (d Dialect) speaks() typeSet { return dialects[d].types }

@@ -67,19 +67,8 @@ func (Adapter) Describe() esp.Description {
 
 // Parse implements esp.Adapter.
 func (Adapter) Parse(req esp.Request) (esp.Result, error) {
-	if req.Method == http.MethodHead {
-		return esp.Result{}, nil
-	}
 	b := espkit.Batch{Several: records}
-	if b.AddArray(req.Body, "") { // webhooks made with "batched": true
-		return b.Outcome()
-	}
-	v, ok := espkit.Document(req.Body)
-	if !ok {
-		return esp.Result{}, espkit.Unreadable("the body is not JSON")
-	}
-	b.Add(v)
-	return b.Outcome()
+	return b.Read(req, "")
 }
 
 var errNoType = errors.New("the record has no event")

@@ -3,6 +3,7 @@ package espkit
 import (
 	"bytes"
 	"errors"
+	"net/http"
 
 	"aftersend/esp"
 	"aftersend/event"
@@ -33,6 +34,26 @@ type Batch struct {
 	Several func(v Value) ([]event.Event, error)
 
 	n int // records so far
+}
+
+// Read is the whole of Parse for an ESP that posts JSON: a list of records,
+// the whole body or standing under key; one record; or a record a line. A HEAD
+// says nothing.
+func (b *Batch) Read(req esp.Request, key string) (esp.Result, error) {
+	switch {
+	case req.Method == http.MethodHead:
+		return esp.Result{}, nil
+	case len(trim(req.Body)) == 0:
+		return esp.Result{}, Unreadable("the body is empty")
+	case b.AddArray(req.Body, key):
+		return b.Outcome()
+	}
+	if v, ok := Document(req.Body); ok {
+		b.Add(v)
+	} else {
+		b.AddLines(req.Body)
+	}
+	return b.Outcome()
 }
 
 // Add takes one record.

@@ -80,22 +80,8 @@ func (Adapter) Describe() esp.Description {
 
 // Parse implements esp.Adapter.
 func (Adapter) Parse(req esp.Request) (esp.Result, error) {
-	if req.Method == http.MethodHead {
-		return esp.Result{}, nil
-	}
 	b := espkit.Batch{Several: records}
-	if b.AddArray(req.Body, "") {
-		return b.Outcome()
-	}
-	if v, ok := espkit.Document(req.Body); ok {
-		b.Add(v)
-		return b.Outcome()
-	}
-	if len(bytes.TrimSpace(req.Body)) == 0 {
-		return esp.Result{}, espkit.Unreadable("the body is empty")
-	}
-	b.AddLines(req.Body)
-	return b.Outcome()
+	return b.Read(req, "")
 }
 
 var errNoType = errors.New("the record has no type")

@@ -84,23 +84,8 @@ func (Adapter) Describe() esp.Description {
 
 // Parse implements esp.Adapter.
 func (Adapter) Parse(req esp.Request) (esp.Result, error) {
-	if req.Method == http.MethodHead {
-		return esp.Result{}, nil
-	}
-	if len(bytes.TrimSpace(req.Body)) == 0 {
-		return esp.Result{}, espkit.Unreadable("the body is empty")
-	}
-	// The shape decides, not the content type.
 	b := espkit.Batch{Record: record}
-	if b.AddArray(req.Body, "events") {
-		return b.Outcome()
-	}
-	if v, ok := espkit.Document(req.Body); ok {
-		b.Add(v)
-	} else {
-		b.AddLines(req.Body)
-	}
-	return b.Outcome()
+	return b.Read(req, "events")
 }
 
 var errNoType = errors.New("the record has no event")

@@ -157,6 +157,15 @@ func (h *callbacks) take(c *gin.Context, rq *request) verdict {
 		return verdict{result: probe, status: reply.Status, reply: reply}
 	}
 	h.record(c, rq)
+	if source.common {
+		if err := esp.VerifyCommon(h.seen(rq, r, inflated), source.Secrets); err != nil {
+			if source.Secrets["username"] != "" {
+				// Many a client sends what its URL holds only when asked.
+				c.Header("WWW-Authenticate", `Basic realm="callbacks"`)
+			}
+			return verdict{result: forged, status: http.StatusUnauthorized, reason: err.Error(), keep: true}
+		}
+	}
 	if rq.cb.Verified, err = h.verify(rq, r, inflated); err != nil {
 		return verdict{result: forged, status: http.StatusUnauthorized, reason: err.Error(), keep: true}
 	}
@@ -234,14 +243,19 @@ func readAll(dst []byte, r io.Reader, declared, limit int64) ([]byte, error) {
 	return dst, nil
 }
 
-// probe answers what is no callback: a look whether we are there.
+// probe answers what is no callback: a look whether we are there. The ESP's
+// adapter is asked first; it may take a GET for a callback.
 func (h *callbacks) probe(rq *request, r *http.Request, body []byte) (esp.Reply, bool) {
+	if r.Method == http.MethodPost && len(body) > 0 {
+		return esp.Reply{}, false
+	}
 	if rq.provider.answerer == nil {
-		return esp.Reply{Status: http.StatusOK}, r.Method != http.MethodPost || len(body) == 0
+		return esp.Reply{Status: http.StatusOK}, true
 	}
 	reply, ok := rq.provider.answerer.Answer(h.seen(rq, r, body), rq.source.Secrets)
 	reply.Status = cmp.Or(reply.Status, http.StatusOK)
-	return reply, ok || r.Method == http.MethodHead // which carries nothing
+	nothing := r.Method == http.MethodHead || r.Method == http.MethodPost && r.URL.RawQuery == ""
+	return reply, ok || nothing
 }
 
 // seen is the request as adapters see it.
@@ -264,6 +278,9 @@ func (h *callbacks) record(c *gin.Context, rq *request) {
 	token := c.Param("token")
 	b := append(rq.rest[:0], "/callbacks/"...)
 	b = append(append(append(b, c.Param("esp")...), '/'), store.Masked...)
+	if c.Param("rest") != "" {
+		b = append(b, below(r.URL.EscapedPath())...)
+	}
 	path := len(b)
 	b = append(b, r.URL.RawQuery...)
 	query := len(b)
@@ -281,6 +298,15 @@ func (h *callbacks) record(c *gin.Context, rq *request) {
 	if rq.source != nil {
 		rq.cb.AccountID, rq.cb.SourceID, rq.cb.ESP = rq.source.AccountID, rq.source.ID, rq.provider.about.Name
 	}
+}
+
+// below is what follows the token in the path of a callback, as it was posted.
+func below(path string) string {
+	parts := strings.SplitN(path, "/", 5) // "", "callbacks", ESP, token, the rest
+	if len(parts) < 5 {
+		return ""
+	}
+	return "/" + parts[4]
 }
 
 // minSecret is how long a token is at least that is looked for elsewhere; a

@@ -61,6 +61,8 @@ func New(d Deps) http.Handler {
 		handle        gin.HandlerFunc
 	}{
 		{"POST GET HEAD", "/callbacks/:esp/:token", callbacks.receive},
+		// The ESP adds to the path (SMTPeter looks for a file there).
+		{"POST GET HEAD", "/callbacks/:esp/:token/*rest", callbacks.receive},
 	} {
 		for method := range strings.FieldsSeq(route.methods) {
 			engine.Handle(method, route.path, route.handle)

@@ -36,6 +36,7 @@ type sources struct {
 type knownSource struct {
 	store.Source
 	verifiable bool // what was entered suffices to verify
+	common     bool // credentials or addresses were entered
 	at         time.Time
 	renewing   atomic.Bool
 }
@@ -83,7 +84,7 @@ func (s *sources) byToken(ctx context.Context, about *esp.Description, token str
 	defer s.mu.Unlock()
 	switch {
 	case err == nil:
-		fresh := &knownSource{Source: found, verifiable: about.Verifiable(found.Secrets), at: now}
+		fresh := &knownSource{Source: found, verifiable: about.Verifiable(found.Secrets), common: esp.HasCommon(found.Secrets), at: now}
 		s.known[key] = fresh
 		return fresh, nil
 	case errors.Is(err, store.ErrNotFound):

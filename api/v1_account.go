@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -125,10 +126,11 @@ func (v *v1) sourceView(r store.SourceRow) source {
 	for _, step := range about.SetUp {
 		out.SetUp = append(out.SetUp, strings.ReplaceAll(step.Text, "{url}", out.URL))
 	}
+	out.SetUp = append(out.SetUp, esp.CommonStep)
 	for name := range r.Verification {
 		out.Verification[name] = "[set]"
 	}
-	for _, f := range about.Fields {
+	for _, f := range slices.Concat(about.Fields, esp.Common) {
 		if value, ok := r.Verification[f.Name]; ok && !f.Secret {
 			out.Verification[f.Name] = value
 		}

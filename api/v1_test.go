@@ -323,6 +323,10 @@ func TestV1Sources(t *testing.T) {
 	changed := f.other.want(t, 200, "PATCH", path, `{"name":"US"}`)
 	require.Equal(t, "US", changed["name"])
 	require.Equal(t, map[string]any{"key": "[set]"}, changed["verification"])
+	changed = f.other.want(t, 200, "PATCH", path, `{"verification":{"username":"esp","password":"hunter2","allowed_ips":"192.0.2.0/24"}}`)
+	require.Equal(t, map[string]any{"key": "[set]", "username": "esp", "password": "[set]", "allowed_ips": "192.0.2.0/24"}, changed["verification"])
+	require.Contains(t, fmt.Sprint(changed["set_up"]), "allowed_ips")
+	f.other.want(t, 422, "PATCH", path, `{"verification":{"allowed_ips":"example.com"}}`)
 	f.other.want(t, 204, "DELETE", path, "")
 	f.other.want(t, 404, "GET", path, "")
 }

@@ -171,7 +171,7 @@ func dataError(err error) error {
 type SourceInput struct {
 	ESP          *string           `json:"esp,omitempty" doc:"The ESP that will post to it: a name such as mandrill. Cannot be changed later."`
 	Name         *string           `json:"name,omitempty" maxLength:"200" doc:"What you call it. Default: the ESP's name."`
-	Verification map[string]string `json:"verification,omitempty" doc:"What the ESP's callbacks are verified with; the fields depend on the ESP. An empty text removes a field."`
+	Verification map[string]string `json:"verification,omitempty" doc:"What the ESP's callbacks are verified with: fields that depend on the ESP, and username, password, bearer and allowed_ips with any. An empty text removes a field."`
 }
 
 // CreateSource makes a source with a fresh token.
@@ -248,16 +248,17 @@ func (m *Manager) UpdateSource(ctx context.Context, sc Scope, source id.ID, in S
 }
 
 // verification merges given values into the secrets a source has, and checks
-// them against the fields of its ESP.
+// them against the fields of its ESP and those that every source has.
 func (e *Invalid) verification(about esp.Description, have esp.Secrets, given map[string]string) esp.Secrets {
+	fields := slices.Concat(about.Fields, esp.Common)
 	merged := esp.Secrets{}
 	for name, value := range have {
 		merged[name] = value
 	}
 	for name, value := range given {
-		known := slices.ContainsFunc(about.Fields, func(f esp.Field) bool { return f.Name == name })
+		known := slices.ContainsFunc(fields, func(f esp.Field) bool { return f.Name == name })
 		// The name of an unknown field is not repeated: it may be a secret in the wrong place.
-		e.check(known, "verification", "unknown field; "+about.Name+" has "+fieldNames(about))
+		e.check(known, "verification", "unknown field; "+about.Name+" has "+fieldNames(fields))
 		e.check(len(value) <= 16<<10, "verification."+name, "longer than 16 KiB")
 		if value == "" {
 			delete(merged, name)
@@ -265,18 +266,27 @@ func (e *Invalid) verification(about esp.Description, have esp.Secrets, given ma
 			merged[name] = value
 		}
 	}
+	// One required field wants the others; without any, the source is just not verified by signature.
+	begun := slices.ContainsFunc(about.Fields, func(f esp.Field) bool { return f.Required && merged[f.Name] != "" })
 	for _, f := range about.Fields {
-		e.check(len(merged) == 0 || !f.Required || merged[f.Name] != "", "verification."+f.Name, "required for verification")
+		e.check(!begun || !f.Required || merged[f.Name] != "", "verification."+f.Name, "required for verification")
 	}
+	e.common(merged)
 	return merged
 }
 
-func fieldNames(about esp.Description) string {
-	if len(about.Fields) == 0 {
-		return "none"
-	}
-	names := make([]string, len(about.Fields))
-	for i, f := range about.Fields {
+// common checks the fields that every source has.
+func (e *Invalid) common(s esp.Secrets) {
+	_, err := esp.ParsePrefixes(s["allowed_ips"])
+	e.check(err == nil, "verification.allowed_ips", "want IP addresses and ranges such as 192.0.2.0/24, with spaces or commas between")
+	e.check(!strings.Contains(s["username"], ":"), "verification.username", "basic authentication allows no colon in it")
+	e.check(s["password"] == "" || s["username"] != "", "verification.username", "required with a password")
+	e.check(s["bearer"] == "" || s["username"] == "", "verification.bearer", "a request cannot carry both a user name and a bearer token")
+}
+
+func fieldNames(fields []esp.Field) string {
+	names := make([]string, len(fields))
+	for i, f := range fields {
 		names[i] = f.Name
 	}
 	return strings.Join(names, ", ")

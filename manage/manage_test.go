@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"aftersend/config"
+	"aftersend/esp"
 	"aftersend/esp/all"
 	"aftersend/event"
 	"aftersend/id"
@@ -303,6 +304,39 @@ func TestSources(t *testing.T) {
 	require.NoError(t, f.DeleteSource(ctx, f.scope, made.ID))
 	_, err = f.store.SourceByToken(ctx, store.SourceTokenHash("mandrill", made.Token))
 	require.ErrorIs(t, err, store.ErrNotFound)
+}
+
+func TestSourceVerification(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	for name, c := range map[string]struct {
+		esp   string
+		given map[string]string
+		wrong string // field; "" when it is right
+	}{
+		"its own field":                {"mandrill", map[string]string{"key": "k"}, ""},
+		"credentials alone":            {"mandrill", map[string]string{"username": "u", "password": "p"}, ""},
+		"all together":                 {"mandrill", map[string]string{"key": "k", "bearer": "b", "allowed_ips": "192.0.2.1, 2001:db8::/32"}, ""},
+		"an ESP without fields":        {"postmark", map[string]string{"username": "u"}, ""},
+		"what precedes the account":    {"smtpeter", map[string]string{"validation_file": "smtpeter-1.txt"}, ""},
+		"another ESP's field":          {"postmark", map[string]string{"key": "k"}, "verification"},
+		"no address":                   {"postmark", map[string]string{"allowed_ips": "192.0.2.0/24 hunter2"}, "verification.allowed_ips"},
+		"password without user name":   {"postmark", map[string]string{"password": "p"}, "verification.username"},
+		"colon in the user name":       {"postmark", map[string]string{"username": "u:v", "password": "p"}, "verification.username"},
+		"two kinds of credentials":     {"postmark", map[string]string{"username": "u", "bearer": "b"}, "verification.bearer"},
+		"longer than anything entered": {"postmark", map[string]string{"bearer": strings.Repeat("b", 20<<10)}, "verification.bearer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			row, err := f.CreateSource(t.Context(), f.scope, manage.SourceInput{ESP: ptr(c.esp), Verification: c.given})
+			if c.wrong != "" {
+				requireInvalid(t, err, c.wrong)
+				require.NotContains(t, err.Error(), "hunter2")
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, esp.Secrets(c.given), row.Verification)
+		})
+	}
 }
 
 func TestTokens(t *testing.T) {

@@ -186,7 +186,11 @@ func (p *Processing) understand(ctx context.Context, r *reader, c *store.Numbere
 		return whole(err.Error())
 	}
 	if first && res.Confirm != "" && p.Confirm != nil {
-		switch err := p.Confirm(ctx, res.Confirm); {
+		switch err := p.confirm(ctx, r, req, c.SourceID, res.Confirm); {
+		case errors.Is(err, errUnproven):
+			return whole("it asks to confirm a subscription, but only the token in its address speaks for it: enter what this source is verified with, and have it read again")
+		case errors.Is(err, esp.ErrForged):
+			return whole(err.Error())
 		case err != nil && givesUp(ctx):
 			return whole("the subscription could not be confirmed")
 		case err != nil:
@@ -205,19 +209,41 @@ func givesUp(ctx context.Context) bool {
 	return patient(ctx) && activity.GetInfo(ctx).Attempt >= networkAttempts
 }
 
+// confirm fetches the URL that confirms a subscription, for a callback whose
+// signature holds and no other: whoever knows the token could make us subscribe
+// to anything.
+func (p *Processing) confirm(ctx context.Context, r *reader, req esp.Request, source id.ID, url string) error {
+	if err := p.prove(ctx, r, req, source); err != nil {
+		return err
+	}
+	return p.Confirm(ctx, url)
+}
+
 // verify does what intake could not do without the network, on the request as
 // intake saw it.
 func (p *Processing) verify(ctx context.Context, r *reader, req esp.Request, source id.ID) error {
+	err := p.prove(ctx, r, req, source)
+	if errors.Is(err, errUnproven) {
+		return nil // the operator has since taken the secret away: only the token protects
+	}
+	return err
+}
+
+// errUnproven means that there is nothing to verify a callback with.
+var errUnproven = errors.New("there is nothing to verify it with")
+
+// prove returns nil when the adapter says that a callback is authentic.
+func (p *Processing) prove(ctx context.Context, r *reader, req esp.Request, source id.ID) error {
 	v, ok := r.adapter.(esp.Verifier)
 	if !ok {
-		return nil
+		return errUnproven
 	}
 	src, err := p.Store.SourceByID(ctx, source)
 	if err != nil {
 		return err
 	}
 	if !r.about.Verifiable(src.Secrets) {
-		return nil // the operator has since taken the secret away: only the token protects
+		return errUnproven
 	}
 	token, err := p.Store.SourceToken(ctx, source)
 	if err != nil {

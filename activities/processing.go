@@ -30,7 +30,8 @@ type Processing struct {
 	// sign it. Empty = https and the Host they named.
 	PublicURL string
 	// Confirm fetches the URL that confirms a subscription, whose host the
-	// adapter has checked. Without it nothing is confirmed.
+	// adapter has checked, for callbacks that the adapter has verified. Without
+	// it nothing is confirmed.
 	Confirm func(ctx context.Context, url string) error
 	// OnGroupDone is told when a group no longer counts as open: it is done,
 	// or has fallen back to patient retries. It may be told again.

@@ -22,6 +22,7 @@ import (
 	"github.com/lib/pq"
 
 	"aftersend/seal"
+	"aftersend/store/prepared"
 )
 
 // Store is the database. Safe for concurrent use.
@@ -47,10 +48,11 @@ func Open(ctx context.Context, databaseURL string, box *seal.Box, o Options) (*S
 	if err != nil {
 		return nil, err
 	}
-	db, err := sqlx.Open("postgres", dsn)
+	pool, err := prepared.Open(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
+	db := sqlx.NewDb(pool, "postgres")
 	if o.MaxConns == 0 {
 		o.MaxConns = 20
 	}

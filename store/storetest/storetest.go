@@ -29,6 +29,7 @@ import (
 	"aftersend/migrations"
 	"aftersend/pglocal"
 	"aftersend/pglocal/filelock"
+	"aftersend/store/prepared"
 )
 
 // New returns a connection pool on a fresh database, as the store opens it (binary_parameters=yes, 20 connections). Pool and
@@ -60,10 +61,11 @@ func URL(t testing.TB) string {
 // Connect opens another pool on a database of URL.
 func Connect(t testing.TB, url string) *sqlx.DB {
 	t.Helper()
-	db, err := sqlx.Connect("postgres", url+"&binary_parameters=yes")
+	pool, err := prepared.Open(url + "&binary_parameters=yes")
 	if err != nil {
 		t.Fatalf("connect to the test database: %v", err)
 	}
+	db := sqlx.NewDb(pool, "postgres")
 	db.SetMaxOpenConns(20)
 	db.SetMaxIdleConns(20)
 	t.Cleanup(func() { _ = db.Close() })

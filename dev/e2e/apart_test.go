@@ -53,9 +53,13 @@ func TestAPIAndWorkerApart(t *testing.T) {
 		}
 		return want(v.Backlog, 20, "backlog")
 	})
-	d, err := p.describe(workflows.WebhookWorkflowID(h.webhookID()))
-	require.NoError(t, err)
-	require.Empty(t, d.PendingActivities)
+	eventually(t, time.Minute, "the worker has stopped delivering", func() error {
+		d, err := p.describe(workflows.WebhookWorkflowID(h.webhookID()))
+		if err != nil {
+			return err
+		}
+		return want(len(d.PendingActivities), 0, "pending activities")
+	})
 	p.must(t, http.MethodPost, "/api/v1/webhooks/"+h.ID+"/resume", map[string]any{"backlog": "deliver"}, nil)
 	l.requireKept(t, h, time.Minute)
 }

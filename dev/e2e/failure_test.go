@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -137,6 +138,75 @@ func TestRetrySucceeds(t *testing.T) {
 	l.requireKept(t, h, time.Minute)
 	p.waitAsleep(t, h)
 	p.record(t, workflows.WebhookWorkflowID(h.webhookID()), "webhook_retry_success")
+}
+
+// TestOneEndpointSlowsNoOther has endpoints hang, drip, flood, hang up and send
+// elsewhere, while another gets everything.
+func TestOneEndpointSlowsNoOther(t *testing.T) {
+	t.Parallel()
+	p := calm(t)
+	s := p.newSource(t, "mailtrap", "one of many", nil)
+	good := p.newHook(t, receivers.endpoint("good"), from(s))
+	elsewhere := receivers.endpoint("elsewhere")
+	over := make(chan struct{}) // then those that keep somebody waiting hang up
+	bad := map[string]http.HandlerFunc{
+		"hangs": func(_ http.ResponseWriter, r *http.Request) {
+			select {
+			case <-r.Context().Done():
+			case <-over:
+				panic(http.ErrAbortHandler)
+			}
+		},
+		"drips": func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusBadGateway)
+			for r.Context().Err() == nil {
+				_, _ = w.Write([]byte("."))
+				_ = http.NewResponseController(w).Flush()
+				select {
+				case <-over:
+					panic(http.ErrAbortHandler)
+				case <-time.After(100 * time.Millisecond):
+				}
+			}
+		},
+		"floods": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusBadGateway)
+			for range 1000 {
+				if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+					return
+				}
+			}
+		},
+		"hangs up": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"sends elsewhere": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere.url, http.StatusTemporaryRedirect)
+		},
+	}
+	hooks := map[string]*hook{}
+	for name, act := range bad {
+		e := receivers.endpoint(strings.ReplaceAll(name, " ", "-"))
+		e.behave(act)
+		hooks[name] = p.newHook(t, e, and(and(from(s), "timeout_seconds", 5), "retry", map[string]any{"interval_seconds": 1, "attempts": 1000}))
+	}
+	l := newLedger(p, s)
+	for range 10 {
+		l.burst(t.Context(), 50)
+	}
+	l.requireKept(t, good, 2*time.Minute)
+	for name, h := range hooks {
+		n, err := p.progress(h)
+		require.NoError(t, err)
+		require.Zero(t, n.delivered, name)
+	}
+	require.Empty(t, elsewhere.all(), "redirects are not followed")
+
+	close(over)
+	for _, h := range hooks {
+		h.behave(nil)
+	}
+	for _, h := range hooks {
+		l.requireKept(t, h, 2*time.Minute)
+	}
 }
 
 // TestPatientStep breaks one step for one webhook, as a full disk would: the

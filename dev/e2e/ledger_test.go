@@ -231,7 +231,7 @@ func (l *ledger) requireKept(t *testing.T, h *hook, deadline time.Duration) {
 
 	// Processed means delivered, in order, as stored.
 	accepted := h.requirePromises(t, h.Secret)
-	require.Len(t, accepted, len(events), "events accepted by the endpoint")
+	require.Equal(t, len(events), len(accepted), "events accepted by the endpoint %s", h.path)
 	for i, e := range events {
 		require.Equal(t, e.ID, accepted[i].ID, "event %d in outbox order", i)
 		require.Equal(t, string(e.raw), string(accepted[i].JSON), "the event as stored")

@@ -56,6 +56,13 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return // the sender died half-way; nothing was received
 	}
 	e.mu.Lock()
+	act := e.act
+	e.mu.Unlock()
+	if act != nil {
+		act(w, req)
+		return
+	}
+	e.mu.Lock()
 	status, text := e.status, e.text
 	e.got = append(e.got, delivery{
 		batch:  req.Header.Get("webhook-id"),
@@ -76,6 +83,7 @@ type endpoint struct {
 	mu     sync.Mutex
 	status int
 	text   string
+	act    http.HandlerFunc // instead of everything else
 	got    []delivery
 }
 
@@ -93,6 +101,13 @@ func (e *endpoint) answer(status int, text string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.status, e.text = status, text
+}
+
+// behave makes the endpoint do something of its own; nil ends that.
+func (e *endpoint) behave(act http.HandlerFunc) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.act = act
 }
 
 // all is everything that arrived so far, in order.

@@ -368,7 +368,8 @@ func TestSuppressions(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, storetest.New(t))
 	active := func(recipient string) []string {
-		rows, err := h.store.Suppressions(t.Context(), h.account, recipient, store.Page{Limit: 10})
+		holds := true
+		rows, err := h.store.Suppressions(t.Context(), h.account, store.SuppressionFilter{Recipient: recipient, Active: &holds}, store.Page{Limit: 10})
 		require.NoError(t, err)
 		var reasons []string
 		for _, r := range rows {

@@ -94,6 +94,12 @@ func (v *v1) routes(h huma.API) {
 	add(v, h, "GET", "/messages/{id}", "get-message", "Messages", "One message with its timeline", v.getMessage)
 
 	add(v, h, "GET", "/suppressions", "list-suppressions", "Suppressions", "List addresses that should not be mailed", v.listSuppressions)
+	add(v, h, "POST", "/suppressions", "add-suppression", "Suppressions", "Put an address on the list; one that is there stays as it is", v.addSuppression)
+	add(v, h, "POST", "/suppressions/check", "check-suppressions", "Suppressions", "Look up to 1,000 addresses up", v.checkSuppressions)
+	add(v, h, "POST", "/suppressions/import", "import-suppressions", "Suppressions", "Add the addresses of a CSV file", v.importSuppressions)
+	add(v, h, "GET", "/suppressions/export", "export-suppressions", "Suppressions", "The list as a CSV file", v.exportSuppressions)
+	add(v, h, "GET", "/suppressions/{id}", "get-suppression", "Suppressions", "One suppression with the event that made it", v.getSuppression)
+	add(v, h, "DELETE", "/suppressions/{id}", "lift-suppression", "Suppressions", "Take an address off the list, for one reason", v.liftSuppression)
 
 	add(v, h, "GET", "/webhooks", "list-webhooks", "Webhooks", "List webhooks", v.listWebhooks)
 	add(v, h, "POST", "/webhooks", "create-webhook", "Webhooks", "Make a webhook; its secret is shown once", v.createWebhook)
@@ -119,7 +125,7 @@ func add[I, O any](v *v1, h huma.API, method, path, name, tag, summary string, h
 		MaxBodyBytes: maxRequest,
 		Errors:       []int{http.StatusUnauthorized},
 	}
-	if creates := method == http.MethodPost && slices.Contains([]string{"/tokens", "/sources", "/webhooks"}, path); creates {
+	if creates := method == http.MethodPost && slices.Contains([]string{"/tokens", "/sources", "/suppressions", "/webhooks"}, path); creates {
 		op.DefaultStatus = http.StatusCreated
 	}
 	if path != "/account" && path[len(path)-1] == '}' {
@@ -130,6 +136,9 @@ func add[I, O any](v *v1, h huma.API, method, path, name, tag, summary string, h
 		op.Responses = map[string]*huma.Response{"200": {
 			Description: "OK", Content: map[string]*huma.MediaType{"application/json": {Schema: schema}},
 		}}
+	}
+	if special, ok := any(new(I)).(interface{ describe(op *huma.Operation) }); ok {
+		special.describe(&op)
 	}
 	huma.Register(h, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, scopeOf(ctx), in)

@@ -222,7 +222,7 @@ type resource struct {
 
 // prefixes spell the ids of actors and resources by their kind.
 var prefixes = map[string]id.Prefix{
-	"account": id.Account, "source": id.Source, "token": id.Key, "user": id.User, "webhook": id.Webhook,
+	"account": id.Account, "source": id.Source, "suppression": id.Suppression, "token": id.Key, "user": id.User, "webhook": id.Webhook,
 }
 
 func activityView(r store.ActivityRow) activity {

@@ -20,8 +20,18 @@ import (
 // maxRequest bounds the body of a request to /api/v1, in bytes.
 const maxRequest = 1 << 20
 
+// A file to import is read as it comes in, and may be large.
+const (
+	importPath = "/api/v1/suppressions/import"
+	maxImport  = 64 << 20
+)
+
 func (v *v1) limitBody(c *gin.Context) {
-	c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, maxRequest)
+	limit := int64(maxRequest)
+	if c.FullPath() == importPath {
+		limit = maxImport
+	}
+	c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, limit)
 }
 
 type scopeKey struct{}
@@ -73,10 +83,11 @@ func (v *v1) refuse(c *gin.Context, err error) {
 }
 
 // idempotent carries out a POST with an Idempotency-Key once: the same request
-// again gets the same answer. A request that failed may be tried again.
+// again gets the same answer. A request that failed may be tried again. An
+// import needs no key: done twice it adds nothing.
 func (v *v1) idempotent(c *gin.Context) {
 	key := c.GetHeader("Idempotency-Key")
-	if key == "" || c.Request.Method != http.MethodPost {
+	if key == "" || c.Request.Method != http.MethodPost || c.FullPath() == importPath {
 		return
 	}
 	if len(key) > 255 || strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) {

@@ -97,7 +97,11 @@ func docsOf1(o *huma.OpenAPI, op *huma.Operation) docsOperation {
 		out.Parameters = append(out.Parameters, docsField{p.Name + " (" + p.In + ")", typeName(p.Schema), p.Schema.Description + p.Description, p.Required})
 	}
 	if op.RequestBody != nil {
-		schema := op.RequestBody.Content["application/json"].Schema
+		media := op.RequestBody.Content["application/json"]
+		if media == nil {
+			return out // a file
+		}
+		schema := media.Schema
 		if schema.Ref != "" {
 			schema = o.Components.Schemas.SchemaFromRef(schema.Ref)
 		}

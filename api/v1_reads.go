@@ -348,36 +348,3 @@ func (v *v1) getMessage(ctx context.Context, sc manage.Scope, in *ByID) (*rawOut
 	}
 	return withEvents[messageDetail](messageDetail{Message: messageView(row)}, "timeline", timeline)
 }
-
-// --- suppressions ---
-
-type suppression struct {
-	ID        string    `json:"id"`
-	Recipient string    `json:"recipient"`
-	Reason    string    `json:"reason" enum:"unsubscribed,complained,bounced,manual"`
-	Event     string    `json:"event,omitempty" doc:"What made it."`
-	Since     time.Time `json:"since"`
-	CreatedAt time.Time `json:"created_at"`
-}
-
-type suppressionList struct {
-	Paging
-	Recipient string `query:"recipient" maxLength:"320"`
-}
-
-func (v *v1) listSuppressions(ctx context.Context, sc manage.Scope, in *suppressionList) (*listOutput[suppression], error) {
-	p, err := in.page()
-	if err != nil {
-		return nil, err
-	}
-	rows, err := v.store.Suppressions(ctx, sc.Account, in.Recipient, p)
-	if err != nil {
-		return nil, err
-	}
-	return listOf(in.Paging, rows, func(r store.SuppressionRow) id.ID { return r.ID }, func(r store.SuppressionRow) suppression {
-		return suppression{
-			ID: id.Suppression.Format(r.ID), Recipient: r.Recipient, Reason: r.Reason,
-			Event: id.Event.Format(r.EventID.ID), Since: r.Since.UTC(), CreatedAt: r.CreatedAt.UTC(),
-		}
-	}), nil
-}

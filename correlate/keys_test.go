@@ -69,27 +69,49 @@ func TestEventKey(t *testing.T) {
 }
 
 func TestSuppresses(t *testing.T) {
-	hard := func(c event.Category) event.Event {
-		return event.Event{Type: event.Bounced, BounceType: event.Hard, Category: c, Recipient: "a@b"}
+	event1 := func(t event.Type) *event.Event { return &event.Event{Type: t, Recipient: "a@b"} }
+	makes := func(t event.Type) Suppression { return Suppression{Reason: t} }
+	no := Suppression{}
+
+	byType := map[event.Type]Suppression{
+		event.Unsubscribed: makes(event.Unsubscribed),
+		event.Complained:   makes(event.Complained),
+		event.Subscribed:   {Reason: event.Unsubscribed, Lift: true},
 	}
-	for _, c := range []struct {
-		name string
-		e    event.Event
-		want Suppression
-		ok   bool
-	}{
-		{"unsubscription", event.Event{Type: event.Unsubscribed, Recipient: "a@b"}, Suppression{Reason: event.Unsubscribed}, true},
-		{"complaint", event.Event{Type: event.Complained, Recipient: "a@b"}, Suppression{Reason: event.Complained}, true},
-		{"resubscription", event.Event{Type: event.Subscribed, Recipient: "a@b"}, Suppression{Reason: event.Unsubscribed, Lift: true}, true},
-		{"no such mailbox", hard(event.InvalidRecipient), Suppression{Reason: event.Bounced}, true},
-		{"hard for an unknown reason", hard(""), Suppression{Reason: event.Bounced}, true},
-		{"spam called hard", hard(event.SpamContent), Suppression{}, false},
-		{"quota called hard", hard(event.MailboxFull), Suppression{}, false},
-		{"soft", event.Event{Type: event.Bounced, BounceType: event.Soft, Recipient: "a@b"}, Suppression{}, false},
-		{"nobody", event.Event{Type: event.Complained}, Suppression{}, false},
-	} {
-		got, ok := Suppresses(&c.e)
-		require.Equal(t, c.ok, ok, c.name)
-		require.Equal(t, c.want, got, c.name)
+	for _, word := range event.Types {
+		got, ok := Suppresses(event1(word))
+		require.Equal(t, byType[word], got, word)
+		require.Equal(t, byType[word] != no, ok, word)
+		for _, bounceType := range []event.BounceType{event.Hard, event.Soft, event.Undetermined} {
+			e := event1(word)
+			e.BounceType, e.Category = bounceType, event.InvalidRecipient
+			got, _ := Suppresses(e)
+			want := byType[word]
+			if word == event.Bounced && bounceType == event.Hard {
+				want = makes(event.Bounced)
+			}
+			require.Equal(t, want, got, "%s %s", word, bounceType)
+		}
+		_, ok = Suppresses(&event.Event{Type: word, BounceType: event.Hard})
+		require.False(t, ok, "%s of nobody", word)
+	}
+
+	// Of hard bounces only those that are about the address, or about nothing
+	// we know: ESPs call spam verdicts, quotas and broken DNS hard, too.
+	byCategory := map[event.Category]bool{
+		"": true, event.NoReason: true, event.InvalidRecipient: true, event.InvalidDomain: true, event.InactiveMailbox: true,
+		event.Suppressed: false, event.MailboxFull: false, event.MessageTooLarge: false, event.SpamContent: false,
+		event.ContentRejected: false, event.Virus: false, event.Blocklisted: false, event.AuthenticationFailure: false,
+		event.Policy: false, event.SenderRejected: false, event.RelayDenied: false, event.RateLimited: false,
+		event.Greylisted: false, event.DNSFailure: false, event.NetworkError: false, event.GaveUp: false,
+		event.ProtocolError: false, event.SystemError: false,
+	}
+	for category, want := range byCategory {
+		for _, later := range []*bool{nil, event.Bool(false), event.Bool(true)} {
+			e := event1(event.Bounced)
+			e.BounceType, e.Category, e.Asynchronous = event.Hard, category, later
+			_, ok := Suppresses(e)
+			require.Equal(t, want, ok, category)
+		}
 	}
 }

@@ -162,7 +162,7 @@ create table quarantine (
     resolved_at timestamptz,
     unique (callback_id, record)
 );
-create index quarantine_account on quarantine (account_id, id) where resolved_at is null;
+create index quarantine_account on quarantine (account_id, callback_id) where resolved_at is null;
 
 create table events (
     id          uuid        not null primary key,
@@ -257,6 +257,12 @@ create table webhooks (
     paused_at    timestamptz,
     pause_reason text        not null default '',
     -- resume with the backlog delivered: the open batch goes first, alone
+-- Lists by reason and by what holds, newest first; without a reason the few
+-- lists are merged.
+create index suppressions_account on suppressions (account_id, active, reason, id);
+-- "What is new since I last asked", which the id does not tell: an address may
+-- come back.
+create index suppressions_since on suppressions (account_id, since);
     version      bigint      not null default 1,
     created_at   timestamptz not null default now(),
     updated_at   timestamptz not null default now(),

@@ -378,33 +378,6 @@ func (s *Store) Message(ctx context.Context, account, message id.ID) (MessageRow
 	return row, timeline, nil
 }
 
-// --- suppressions ---
-
-// SuppressionRow is an address that should not be mailed.
-type SuppressionRow struct {
-	ID        id.ID      `db:"id"`
-	Recipient string     `db:"recipient"`
-	Reason    string     `db:"reason"`
-	EventID   uuidOrNil  `db:"event_id"`
-	Since     time.Time  `db:"since"`
-	CreatedAt time.Time  `db:"created_at"`
-	LiftedAt  *time.Time `db:"lifted_at"`
-}
-
-// Suppressions lists an account's suppressions that hold, newest first;
-// recipient narrows it to one address.
-func (s *Store) Suppressions(ctx context.Context, account id.ID, recipient string, p Page) ([]SuppressionRow, error) {
-	rows := []SuppressionRow{}
-	err := s.db.SelectContext(ctx, &rows, `
-		select id, recipient, reason, event_id, since, created_at, lifted_at from suppressions
-		where account_id = $1 and id < $2 and ($4 = '' or recipient = $4) and active
-		order by id desc limit $3`, account, p.before(), p.Limit, strings.ToLower(recipient))
-	if err != nil {
-		return nil, fmt.Errorf("list suppressions: %w", err)
-	}
-	return rows, nil
-}
-
 // --- deliveries ---
 
 // BatchRow is a batch of a webhook with its attempts.

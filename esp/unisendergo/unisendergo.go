@@ -65,7 +65,7 @@ func (Adapter) Describe() esp.Description {
 		Name:    "unisendergo",
 		Title:   "Unisender Go",
 		Aliases: []string{"unisender", "unione"},
-		DocsURL: "https://godocs.unisender.ru/web-api-ref#webhook",
+		DocsURL: "https://godocs.unisender.ru/web-api-ref#callback-format",
 		Protection: "Every post carries the MD5 of its body with your API key in it. MD5 is weak, and the time is not signed: " +
 			"keep the URL to yourself.",
 		Fields: []esp.Field{{

@@ -43,12 +43,11 @@ func VerifyCommon(req Request, s Secrets) error {
 		}
 	}
 	posted := req.Header.Get("Authorization")
-	if user, password := s["username"], s["password"]; user != "" || password != "" {
+	if s["username"] != "" || s["password"] != "" {
 		if posted == "" {
 			return fmt.Errorf("%w: it carries no user name and password", ErrForged)
 		}
-		want := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
-		if !credentials(posted, "Basic", want) {
+		if !credentials(posted, "Basic", basic(s)) {
 			return fmt.Errorf("%w: user name or password is wrong", ErrForged)
 		}
 	}
@@ -61,6 +60,21 @@ func VerifyCommon(req Request, s Secrets) error {
 		}
 	}
 	return nil
+}
+
+// Authenticate gives a sample the credentials that VerifyCommon wants.
+func Authenticate(req *Request, s Secrets) {
+	switch {
+	case s["bearer"] != "":
+		req.Header.Set("Authorization", "Bearer "+s["bearer"])
+	case s["username"] != "" || s["password"] != "":
+		req.Header.Set("Authorization", "Basic "+basic(s))
+	}
+}
+
+// basic is what stands behind the word Basic (RFC 7617, 2).
+func basic(s Secrets) string {
+	return base64.StdEncoding.EncodeToString([]byte(s["username"] + ":" + s["password"]))
 }
 
 // credentials compares an Authorization header (RFC 9110, 11.4) in a time that

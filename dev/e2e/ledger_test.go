@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 // ledger writes down what one source was promised, and holds the product to
 // it: answered 200 means one event, and that event at every matching webhook.
 // All its callbacks are Mailtrap's, with one event whose event_id is the key.
+// Two after another are about the same message: deferred, then delivered.
 type ledger struct {
 	p      *product
 	source source
@@ -37,7 +39,26 @@ func newLedger(p *product, s source) *ledger {
 
 // key makes a new event key.
 func (l *ledger) key() string {
-	return fmt.Sprintf("%s-%d", l.source.ID[len(l.source.ID)-6:], l.serial.Add(1))
+	return fmt.Sprintf("%s-%d", l.source.ID[len(l.source.ID)-6:], l.serial.Add(1)-1)
+}
+
+// message is the message that an event of a ledger is about.
+func message(key string) string {
+	source, serial, _ := strings.Cut(key, "-")
+	n, err := strconv.Atoi(serial)
+	if err != nil {
+		return key // not one of a ledger's own
+	}
+	return fmt.Sprintf("%s-m%d", source, n/2)
+}
+
+// callback tells of the event with this key.
+func (l *ledger) callback(key string) callback {
+	word := map[string]any{"event_id": key, "message_id": message(key), "email": message(key) + "@" + people}
+	if last := key[len(key)-1]; (last-'0')%2 == 0 {
+		word["event"], word["response"], word["response_code"] = "soft bounce", "451 4.7.1 try again later", 451
+	}
+	return mailtrapEvent(word)
 }
 
 // deliver posts a callback as ESPs do: again and again, until it is answered
@@ -85,7 +106,7 @@ func (l *ledger) burst(ctx context.Context, n int) {
 	for range min(n, connections) {
 		all.Go(func() {
 			for key := range todo {
-				l.deliver(ctx, key, delivered(key))
+				l.deliver(ctx, key, l.callback(key))
 			}
 		})
 	}
@@ -216,8 +237,10 @@ func (l *ledger) requireKept(t *testing.T, h *hook, deadline time.Duration) {
 	events, err := l.events()
 	require.NoError(t, err)
 	times := map[string]int{}
+	messages := map[string]bool{}
 	for _, e := range events {
 		times[e.Key]++
+		messages[message(e.Key)] = true
 	}
 	for key, callback := range l.answered {
 		require.Equal(t, 1, times[key], "events of %s, whose callback %s was answered 200", key, callback)
@@ -228,6 +251,8 @@ func (l *ledger) requireKept(t *testing.T, h *hook, deadline time.Duration) {
 		require.Equal(t, 1, n, "events of %s, which was posted without an answer", key)
 	}
 	l.requireStored(t)
+
+	l.requireMessages(t, len(messages))
 
 	// Processed means delivered, in order, as stored.
 	accepted := h.requirePromises(t, h.Secret)
@@ -272,4 +297,20 @@ func (l *ledger) requireStored(t *testing.T) {
 	for key, callback := range l.answered {
 		require.True(t, there[callback], "callback %s with event %s was answered 200 and is not stored", callback, key)
 	}
+}
+
+// requireMessages checks that the events made the messages they tell of, each
+// counted once, whatever was done twice.
+func (l *ledger) requireMessages(t *testing.T, n int) {
+	t.Helper()
+	var messages, wrong int
+	require.NoError(t, l.p.db.QueryRow(`
+		select count(*), count(*) filter (where (m.status, m.deferrals, cardinality(m.timeline)) is distinct from
+			(case when told.delivered > 0 then 'delivered' else 'deferred' end, told.deferred, told.events))
+		from messages m
+		join (select message_id, count(*) as events, count(*) filter (where type = 'deferred') as deferred,
+		             count(*) filter (where type = 'delivered') as delivered
+		      from events where source_id = $1 group by message_id) told on told.message_id = m.id`, l.sourceID()).Scan(&messages, &wrong))
+	require.Equal(t, n, messages, "messages")
+	require.Zero(t, wrong, "messages whose state is not that of their events")
 }

@@ -256,9 +256,13 @@ func cut[R any](in Paging, rows []R, idOf func(R) id.ID) ([]R, *string) {
 		return rows, nil
 	}
 	rows = rows[:in.Limit]
-	last := idOf(rows[in.Limit-1])
-	next := base64.RawURLEncoding.EncodeToString(last[:])
-	return rows, &next
+	return rows, cursor(idOf(rows[in.Limit-1]))
+}
+
+// cursor spells the place in a list after an id.
+func cursor(after id.ID) *string {
+	next := base64.RawURLEncoding.EncodeToString(after[:])
+	return &next
 }
 
 func listOf[R, T any](in Paging, rows []R, idOf func(R) id.ID, view func(R) T) *listOutput[T] {

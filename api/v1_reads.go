@@ -330,11 +330,22 @@ func (v *v1) listMessages(ctx context.Context, sc manage.Scope, in *messageList)
 	if in.Status != "" && !slices.Contains(event.Types, event.Type(in.Status)) {
 		return nil, badParam("query.status", "want an event type such as bounced")
 	}
-	rows, err := v.store.Messages(ctx, sc.Account, store.MessageFilter{Recipient: in.Recipient, Status: in.Status}, p)
+	f := store.MessageFilter{Recipient: in.Recipient, Status: in.Status}
+	rows, err := v.store.Messages(ctx, sc.Account, f, p)
 	if err != nil {
 		return nil, err
 	}
-	return listOf(in.Paging, rows, func(r store.MessageRow) id.ID { return r.ID }, messageView), nil
+	out := listOf(in.Paging, rows, func(r store.MessageRow) id.ID { return r.ID }, messageView)
+	if out.Body.Next == nil {
+		more, err := v.store.MoreMessages(ctx, sc.Account, f, p)
+		if err != nil {
+			return nil, err
+		}
+		if more != id.Nil {
+			out.Body.Next = cursor(more)
+		}
+	}
+	return out, nil
 }
 
 func (v *v1) getMessage(ctx context.Context, sc manage.Scope, in *ByID) (*rawOutput[messageDetail], error) {

@@ -179,6 +179,8 @@ create table events (
 ) partition by range (id);
 create index events_group on events (group_id, position);
 create index events_callback on events (callback_id);
+-- Lists by type, source or ESP, newest first: one way in per source and type.
+create index events_source on events (source_id, type, id);
 
 -- Recognises repeats. key: 128 bits of sha256 over (source, ESP's event id or
 -- record hash, recipient, ESP's type). Trimmed after 30 days.
@@ -211,10 +213,15 @@ create table messages (
     keys              uuid[]      not null, -- of message_keys
     -- A column of its own, so that status itself is in no index and a change of it stays HOT.
     deferred          boolean     generated always as (status = 'deferred') stored,
+    -- The statuses in which few messages are and which people look for; '' for those most messages go through, so that
+    -- an ordinary message changes its status without touching an index.
+    apart             text        generated always as
+        (case when status in ('deferred', 'bounced', 'rejected', 'failed', 'expired') then status else '' end) stored,
     updated_at        timestamptz not null default now()
 ) with (fillfactor = 70);
 create index messages_recipient on messages (account_id, recipient, id);
-create index messages_deferred on messages (account_id, id) where deferred;
+-- Every list of messages that is not by recipient.
+create index messages_account on messages (account_id, apart, id);
 
 -- key: 128 bits of sha256 over (account, kind, value, recipient).
 create table message_keys (
@@ -245,6 +252,12 @@ create table suppressions (
     active     boolean     generated always as (lifted_at is null or lifted_at <= since) stored,
     unique (account_id, recipient, reason)
 );
+-- Lists by reason and by what holds, newest first; without a reason the few
+-- lists are merged.
+create index suppressions_account on suppressions (account_id, active, reason, id);
+-- "What is new since I last asked", which the id does not tell: an address may
+-- come back.
+create index suppressions_since on suppressions (account_id, since);
 
 create table webhooks (
     id           uuid primary key,
@@ -257,12 +270,6 @@ create table webhooks (
     paused_at    timestamptz,
     pause_reason text        not null default '',
     -- resume with the backlog delivered: the open batch goes first, alone
--- Lists by reason and by what holds, newest first; without a reason the few
--- lists are merged.
-create index suppressions_account on suppressions (account_id, active, reason, id);
--- "What is new since I last asked", which the id does not tell: an address may
--- come back.
-create index suppressions_since on suppressions (account_id, since);
     version      bigint      not null default 1,
     created_at   timestamptz not null default now(),
     updated_at   timestamptz not null default now(),

@@ -5,11 +5,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/lib/pq"
 
+	"aftersend/event"
 	"aftersend/id"
 )
 
@@ -129,7 +131,11 @@ func callbackQuery(state string) string {
 			      where g.step <> 'done' and g.kind = 'callbacks'
 			      union all
 			      select c.* from writers w
-			      join callbacks c on c.writer_id = w.id and c.n > w.grouped_through and c.id > w.grouped_id
+			      cross join lateral (
+			          select * from callbacks
+			          where writer_id = w.id and n > w.grouped_through and id > w.grouped_id and id < $2 and source_id = any($1)
+			          order by n desc limit $3
+			      ) c
 			      where w.closed_at is null) c` + joinFate + `
 			where c.id < $2 and c.source_id = any($1) and c.account_id = $4 and q.reason is null
 			order by c.id desc limit $3`
@@ -213,30 +219,75 @@ type EventRow struct {
 	Data []byte `db:"data"`
 }
 
+// eventsGlance is how many of the newest events are looked through for a page
+// before the index is asked, which has one way in per source and type.
+const eventsGlance = 5000
+
 // Events lists an account's events, newest first.
 func (s *Store) Events(ctx context.Context, account id.ID, f EventFilter, p Page) ([]EventRow, error) {
-	q := query{args: []any{account, p.before(), p.Limit}}
-	where := []string{`e.account_id = $1`, `e.id < $2`}
-	from := `events e`
 	if f.Recipient != "" {
-		// Through the recipient's messages; each event is then one probe by id.
-		from = `(select unnest(timeline) as id from messages where account_id = $1 and recipient = ` + q.arg(strings.ToLower(f.Recipient)) + `) t
-			cross join lateral (select * from events where id = t.id offset 0) e`
-	}
-	if len(f.Types) > 0 {
-		where = append(where, `e.type = any(`+q.arg(pq.Array(f.Types))+`)`)
-	}
-	if f.Source != id.Nil {
-		where = append(where, `e.source_id = `+q.arg(f.Source))
-	}
-	if f.ESP != "" {
-		where = append(where, `e.source_id = any(array(select id from sources where account_id = $1 and esp = `+q.arg(f.ESP)+`))`)
+		return s.eventsOf(ctx, account, f, p)
 	}
 	rows := []EventRow{}
-	err := s.db.SelectContext(ctx, &rows, `select e.id, e.data from `+from+`
-		where `+strings.Join(where, " and ")+` order by e.id desc limit $3`, q.args...)
+	if !f.narrow() {
+		// Almost always enough, unless the account is a small one among large ones.
+		err := s.db.SelectContext(ctx, &rows, `
+			select id, data from (select id, account_id, data from events where id < $2 order by id desc limit $4) e
+			where account_id = $1 order by id desc limit $3`, account, p.before(), p.Limit, eventsGlance)
+		if err != nil {
+			return nil, fmt.Errorf("list events: %w", err)
+		}
+		if len(rows) == p.Limit {
+			return rows, nil
+		}
+	}
+	types := f.Types
+	if len(types) == 0 {
+		for _, t := range event.Types {
+			types = append(types, string(t))
+		}
+	}
+	err := s.db.SelectContext(ctx, &rows, `
+		select e.id, e.data
+		from sources s
+		cross join unnest($4::text[]) t(type)
+		cross join lateral (select id, data from events where source_id = s.id and type = t.type and id < $2 order by id desc limit $3) e
+		where s.account_id = $1 and ($5::uuid is null or s.id = $5) and ($6 = '' or s.esp = $6)
+		order by e.id desc limit $3`, account, p.before(), p.Limit, pq.Array(types), nullID(f.Source), f.ESP)
 	if err != nil {
 		return nil, fmt.Errorf("list events: %w", err)
+	}
+	return rows, nil
+}
+
+// narrow is whether the filter leaves anything out.
+func (f EventFilter) narrow() bool {
+	return len(f.Types) > 0 || f.Recipient != "" || f.ESP != "" || f.Source != id.Nil
+}
+
+// eventsOf lists the events to a recipient: those of its messages' timelines,
+// newest first, each then one probe by id until the page is full.
+func (s *Store) eventsOf(ctx context.Context, account id.ID, f EventFilter, p Page) ([]EventRow, error) {
+	q := query{args: []any{account, p.before(), p.Limit, strings.ToLower(f.Recipient)}}
+	where := `true`
+	if len(f.Types) > 0 {
+		where += ` and e.type = any(` + q.arg(pq.Array(f.Types)) + `)`
+	}
+	if f.Source != id.Nil {
+		where += ` and e.source_id = ` + q.arg(f.Source)
+	}
+	if f.ESP != "" {
+		where += ` and e.source_id = any(array(select id from sources where account_id = $1 and esp = ` + q.arg(f.ESP) + `))`
+	}
+	rows := []EventRow{}
+	err := s.db.SelectContext(ctx, &rows, `
+		select e.id, e.data
+		from (select id from (select unnest(timeline) as id from messages where account_id = $1 and recipient = $4) t
+		      where id < $2 order by id desc) t
+		cross join lateral (select id, source_id, type, data from events where id = t.id offset 0) e
+		where `+where+` order by t.id desc limit $3`, q.args...)
+	if err != nil {
+		return nil, fmt.Errorf("list events of a recipient: %w", err)
 	}
 	return rows, nil
 }
@@ -277,24 +328,51 @@ func (s *Store) FeedEnd(ctx context.Context) (FeedPosition, error) {
 	return end, nil
 }
 
+// feedGroups is how many groups one look at the feed goes through, feedLooks
+// how many looks one call takes to get past those of other accounts.
+const (
+	feedGroups = 2000
+	feedLooks  = 50
+)
+
 // Feed returns up to limit events after a position, oldest first, and the
-// position after the last of them.
+// position to go on from.
 func (s *Store) Feed(ctx context.Context, account id.ID, after FeedPosition, limit int) ([]EventRow, FeedPosition, error) {
+	// Read first: whatever has a number up to there is visible from now on.
+	end, err := s.FeedEnd(ctx)
+	if err != nil {
+		return nil, after, err
+	}
+	for range feedLooks {
+		through := after.Number + feedGroups
+		events, last, err := s.feed(ctx, account, after, through, limit)
+		if err != nil || len(events) > 0 {
+			return events, last, err
+		}
+		if through >= end.Number {
+			break
+		}
+		after = FeedPosition{Number: through, Position: end.Position}
+	}
+	return []EventRow{}, after, nil
+}
+
+func (s *Store) feed(ctx context.Context, account id.ID, after FeedPosition, through int64, limit int) ([]EventRow, FeedPosition, error) {
 	var rows []struct {
 		EventRow
 		FeedPosition
 	}
 	err := s.db.SelectContext(ctx, &rows, `
 		select e.id, e.data, g.number, e.position
-		from groups g
+		from (select id, number, created_at from groups where number between $2 and $5 order by number) g
 		cross join lateral (
 			select id, data, position from events
-			where group_id = g.id and account_id = $1 and id >= uuid_floor((g.created_at - interval '1 hour')::date)::uuid
+			where group_id = g.id and account_id = $1
+			  and id >= uuid_floor(((g.created_at - interval '1 hour') at time zone 'utc')::date)::uuid
 			  and (g.number > $2 or position > $3)
 			order by position limit $4
 		) e
-		where g.number >= $2
-		order by g.number, e.position limit $4`, account, after.Number, after.Position, limit)
+		order by g.number, e.position limit $4`, account, after.Number, after.Position, limit, through)
 	if err != nil {
 		return nil, after, fmt.Errorf("read feed: %w", err)
 	}
@@ -323,6 +401,7 @@ type MessageRow struct {
 	StatusAt        time.Time  `db:"status_at"`
 	PreviousStatus  string     `db:"previous_status"`
 	Asynchronous    bool       `db:"asynchronous"`
+	Match           string     `db:"match"` // "", event.MatchLikely or MatchNone
 	Deferrals       int        `db:"deferrals"`
 	FirstEventAt    time.Time  `db:"first_event_at"`
 	FirstDeferredAt *time.Time `db:"first_deferred_at"`
@@ -333,29 +412,77 @@ type MessageRow struct {
 }
 
 const messageSelect = `
-	select m.id, m.source_id, s.esp, m.recipient, m.status, m.status_at, m.previous_status, m.asynchronous, m.deferrals,
+	select m.id, m.source_id, s.esp, m.recipient, m.status, m.status_at, m.previous_status, m.asynchronous, m.match, m.deferrals,
 	       m.first_event_at, m.first_deferred_at, m.final_at, m.updated_at, cardinality(m.timeline) as events,
 	       coalesce((select data from events where id = m.timeline[1]), '') as first_event
 	from messages m join sources s on s.id = m.source_id`
 
-// Messages lists an account's messages, newest first.
+// apartStatuses are those in which few messages are, and which people look
+// for: the index on messages has a way in for each, and one for all others.
+var apartStatuses = []string{"deferred", "bounced", "rejected", "failed", "expired"}
+
+// common is whether only messages in a status without a way in of its own are wanted.
+func (f MessageFilter) common() bool {
+	return f.Status != "" && !slices.Contains(apartStatuses, f.Status)
+}
+
+// apart lists the ways in that the filter needs.
+func (f MessageFilter) apart() []string {
+	switch {
+	case f.Status == "":
+		return append([]string{""}, apartStatuses...)
+	case f.common():
+		return []string{""}
+	}
+	return []string{f.Status}
+}
+
+// messagesGlance is how many messages are looked through for a page of those
+// in a status that has no way in of its own.
+const messagesGlance = 50_000
+
+// Messages lists an account's messages, newest first. After a page that is not
+// full MoreMessages tells whether the list ends there.
 func (s *Store) Messages(ctx context.Context, account id.ID, f MessageFilter, p Page) ([]MessageRow, error) {
 	q := query{args: []any{account, p.before(), p.Limit}}
-	where := `m.account_id = $1 and m.id < $2`
-	if f.Recipient != "" {
-		where += ` and m.recipient = ` + q.arg(strings.ToLower(f.Recipient))
-	}
-	if f.Status != "" {
-		where += ` and m.status = ` + q.arg(f.Status)
-		if f.Status == "deferred" {
-			where += ` and m.deferred` // has an index of its own
-		}
+	from := `select m.id from unnest(` + q.arg(pq.Array(f.apart())) + `::text[]) a(apart)
+		cross join lateral (select id from messages where account_id = $1 and apart = a.apart and id < $2 order by id desc limit $3) m
+		order by m.id desc limit $3`
+	switch {
+	case f.Recipient != "":
+		from = `select id from messages where account_id = $1 and recipient = ` + q.arg(strings.ToLower(f.Recipient)) + `
+			and apart = any($4) and ` + q.arg(f.Status) + `::text in ('', status) and id < $2 order by id desc limit $3`
+	case f.common():
+		from = `select id from (
+				select id, status from messages where account_id = $1 and apart = ($4::text[])[1] and id < $2 order by id desc limit ` + q.arg(messagesGlance) + `
+			) m where status = ` + q.arg(f.Status) + ` order by id desc limit $3`
 	}
 	rows := []MessageRow{}
-	if err := s.db.SelectContext(ctx, &rows, messageSelect+` where `+where+` order by m.id desc limit $3`, q.args...); err != nil {
+	err := s.db.SelectContext(ctx, &rows, messageSelect+` where m.id = any(array(`+from+`)) order by m.id desc`, q.args...)
+	if err != nil {
 		return nil, fmt.Errorf("list messages: %w", err)
 	}
 	return rows, nil
+}
+
+// MoreMessages tells where the list goes on after a page that is not full:
+// Page.After of the next page, or nil at the end. A page of messages in a
+// common status looks through so many, and leaves the rest to the next one.
+func (s *Store) MoreMessages(ctx context.Context, account id.ID, f MessageFilter, p Page) (id.ID, error) {
+	if f.Recipient != "" || !f.common() {
+		return id.Nil, nil
+	}
+	var last id.ID
+	err := s.db.GetContext(ctx, &last, `
+		select id from messages where account_id = $1 and apart = '' and id < $2 order by id desc offset $3 limit 1`,
+		account, p.before(), messagesGlance-1)
+	if errors.Is(err, sql.ErrNoRows) {
+		return id.Nil, nil
+	}
+	if err != nil {
+		return id.Nil, fmt.Errorf("list messages: %w", err)
+	}
+	return last, nil
 }
 
 // Message returns one message of an account and its events, as they arrived.

@@ -87,6 +87,7 @@ func Run(ctx context.Context, cfg config.Config, roles Roles, o Options) error {
 	if o.Log == nil {
 		o.Log = NewLogger(os.Stderr, cfg.Log)
 	}
+	tuneMemory()
 	st, err := OpenStore(ctx, cfg)
 	if err != nil {
 		return err

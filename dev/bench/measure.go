@@ -19,6 +19,8 @@ type Run struct {
 	CPU map[string]float64 `json:"cpu_seconds_per_1000"`
 	// Cores is CPU seconds a second while requests were made, by process; "others" is what ran on the machine besides.
 	Cores map[string]float64 `json:"cores"`
+	// Memory is the most bytes resident so far, by process; Postgres's is that of its first process only.
+	Memory map[string]int64 `json:"memory_bytes"`
 }
 
 // CPUSum is the CPU seconds per 1,000 callbacks of all processes together.
@@ -75,7 +77,9 @@ func measure(ctx context.Context, g *process, name string, spec load.Spec, accou
 	}
 	whole, window := clocks[load.Drained].Since(clocks[load.Started]), clocks[load.Sent].Since(clocks[load.Started])
 	run.CPU, run.Cores = perThousand(whole, run.Accepted), perSecond(window, run.Seconds)
-	return run, nil
+	var err error
+	run.Memory, err = accounts.Memory()
+	return run, err
 }
 
 func perThousand(used load.CPU, events int) map[string]float64 {

@@ -139,4 +139,7 @@ func (r Report) books(out io.Writer) {
 		}
 		fmt.Fprintln(out)
 	}
+	if last := r.Runs[len(r.Runs)-1]; last.Spec.Deliveries {
+		fmt.Fprintf(out, "memory at most: serve %d MB, Temporal %d MB\n", last.Memory[string(stack.Serve)]>>20, last.Memory[string(stack.Temporal)]>>20)
+	}
 }

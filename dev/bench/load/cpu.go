@@ -49,6 +49,28 @@ func (a Accounts) Read() (CPU, error) {
 	return sum, err
 }
 
+// Memory returns the most memory, in bytes, that each process has had resident so far; its descendants are not counted, since
+// those of Postgres share most of theirs.
+func (a Accounts) Memory() (map[string]int64, error) {
+	most := map[string]int64{}
+	for name, pid := range a {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			return nil, fmt.Errorf("memory of %s: %w", name, err)
+		}
+		for line := range strings.Lines(string(status)) {
+			if f := strings.Fields(line); len(f) == 3 && f[0] == "VmHWM:" {
+				kb, err := strconv.ParseInt(f[1], 10, 64)
+				if err != nil {
+					return nil, errStat
+				}
+				most[name] = kb << 10
+			}
+		}
+	}
+	return most, nil
+}
+
 // Since returns what was used between two readings.
 func (c CPU) Since(earlier CPU) CPU {
 	used := CPU{}

@@ -252,6 +252,10 @@ func TestAccounts(t *testing.T) {
 	require.GreaterOrEqual(t, used[Machine], used["test"]/2)
 	require.Less(t, used["child"], used["test"], "a child with an account of its own is not counted twice")
 
+	memory, err := accounts.Memory()
+	require.NoError(t, err)
+	require.Greater(t, memory["test"], int64(1<<20))
+
 	_, err = Accounts{"nobody": 1 << 30}.Read()
 	require.ErrorContains(t, err, "nobody")
 }

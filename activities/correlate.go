@@ -21,7 +21,7 @@ func (p *Processing) CorrelateEvents(ctx context.Context, in GroupInput) (GroupR
 		}
 		parsed := p.groups.get(in.Group)
 		if parsed == nil {
-			events, _, err := p.parse(ctx, g, false)
+			events, err := p.eventsIn(ctx, &g)
 			if err != nil {
 				return GroupResult{}, err
 			}
@@ -36,6 +36,17 @@ func (p *Processing) CorrelateEvents(ctx context.Context, in GroupInput) (GroupR
 		return result(g), nil
 	}
 	return GroupResult{}, fmt.Errorf("correlate %s: %w", id.Group.Format(in.Group), errMoved)
+}
+
+// eventsIn has the events of a group once more, from what they are made of.
+func (p *Processing) eventsIn(ctx context.Context, g *store.GroupState) ([]store.NewEvent, error) {
+	if g.Kind == store.KindExpired {
+		events, err := p.Store.ExpiredEvents(ctx, *g)
+		g.NTo = g.Mark.N + int64(len(events))
+		return events, err
+	}
+	events, _, err := p.parse(ctx, *g, false)
+	return events, err
 }
 
 // errMoved means that another run of this step is at work on the same group.
@@ -132,12 +143,14 @@ func (w *correlating) share(ctx context.Context, lo, hi int) error {
 	w.at = to
 	w.group.Quarantined += len(c.SetAside)
 	for i, eventID := range done.IDs {
+		e := &w.events[lo+i]
 		if eventID == id.Nil {
-			w.group.Repeats++
+			if e.Message == id.Nil {
+				w.group.Repeats++
+			}
 			continue
 		}
 		w.group.Events++
-		e := &w.events[lo+i]
 		w.recorded = append(w.recorded, store.StoredEvent{ID: eventID, Account: e.Account, Source: e.Source, Event: e.Event})
 	}
 	return nil

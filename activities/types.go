@@ -33,6 +33,25 @@ type GroupResult struct {
 	Webhooks    int `json:"webhooks"` // that got at least one event
 }
 
+// CohortInput says which cohort of deferred messages to review.
+type CohortInput struct {
+	Cohort id.ID `json:"cohort"`
+	// NextAt is when the review after this one is due; absent: this is the
+	// last, and what still waits expires.
+	NextAt time.Time `json:"next_at,omitzero"`
+}
+
+// CohortReview counts the messages of a cohort by where they stand.
+type CohortReview struct {
+	At        time.Time `json:"at,omitzero"`
+	Open      int       `json:"open"` // deferred
+	Delivered int       `json:"delivered"`
+	Bounced   int       `json:"bounced"`
+	Failed    int       `json:"failed"` // or rejected
+	Expired   int       `json:"expired"`
+	Closed    bool      `json:"closed"` // nothing is left to watch
+}
+
 // WebhookInput names the webhook an activity works on.
 type WebhookInput struct {
 	Webhook id.ID `json:"webhook"`

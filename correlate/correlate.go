@@ -263,6 +263,15 @@ func (m *Message) decides(without event.Type) (word, bool) {
 	return best, ok
 }
 
+// Expire makes the event that says that a message never got its final word:
+// what is known of the message, and why it was last deferred.
+func Expire(last *event.Event, at time.Time) *event.Event {
+	e := *last
+	e.ID, e.Type, e.OccurredAt, e.ReceivedAt = "", event.Expired, at, at
+	e.EventID, e.BounceType, e.Asynchronous, e.Message = "", "", nil, nil
+	return &e
+}
+
 // Snapshot is what an event tells subscribers about its message: its state as
 // of this event, and, when this event changed it, the status before.
 func (c Change) Snapshot(message id.ID) *event.Snapshot {

@@ -74,6 +74,9 @@ func EventKey(o Origin, e *event.Event, callback id.ID, ordinal int) Key {
 	return hash('c', callback[:], string(n[:]))
 }
 
+// ExpiryKey is the key of the event by which a group gives up on a message.
+func ExpiryKey(group, message id.ID) Key { return hash('x', group[:], string(message[:])) }
+
 // hash sets every part off by its length, so that no two lists of parts look
 // the same.
 func hash(kind byte, scope []byte, parts ...string) Key {

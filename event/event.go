@@ -150,7 +150,17 @@ type Snapshot struct {
 	Deferrals       int       `json:"deferrals,omitempty"`
 	FirstDeferredAt time.Time `json:"first_deferred_at,omitzero"`
 	SecondsToFinal  *int64    `json:"seconds_to_final,omitempty"` // from the first word to the final one
+	// Match says how sure it is that the event is about this message: "" by an
+	// id of the message; MatchLikely; MatchNone.
+	Match string `json:"match,omitempty"`
 }
+
+// How sure it is that an asynchronous bounce without any id of its message is
+// about the message it was put to.
+const (
+	MatchLikely = "likely" // only this one had been delivered to the recipient lately
+	MatchNone   = "none"   // no message is known to be meant; this one holds the bounce alone
+)
 
 // EffectiveAt is the time an event counts for: what the ESP says, but never
 // more than five minutes after we received it (clocks run ahead), or the time

@@ -42,6 +42,7 @@ const (
 	Account     Prefix = "acc"
 	Rejected    Prefix = "rej"
 	Activity    Prefix = "act"
+	Cohort      Prefix = "coh"
 )
 
 // ErrBad is wrapped by Parse for anything that is not an identifier of the

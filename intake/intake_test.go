@@ -44,6 +44,7 @@ type engine struct {
 	groups  map[id.ID]int
 	woken   []id.ID
 	notices []id.ID
+	cohorts []workflows.DeferralsStart
 }
 
 func newEngine(db *sqlx.DB) *engine {
@@ -73,6 +74,16 @@ func (e *engine) StartNotice(_ context.Context, n id.ID) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.notices = append(e.notices, n)
+	return nil
+}
+
+func (e *engine) StartDeferrals(_ context.Context, d workflows.DeferralsStart) error {
+	if e.down.Load() {
+		return errors.New("engine is down")
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.cohorts = append(e.cohorts, d)
 	return nil
 }
 

@@ -18,6 +18,7 @@ type Engine interface {
 	GroupEngine
 	Wake(ctx context.Context, webhook id.ID) error
 	StartNotice(ctx context.Context, notice id.ID) error
+	StartDeferrals(ctx context.Context, d workflows.DeferralsStart) error
 }
 
 // After how long without news something is taken to be stuck. What it is taken
@@ -28,6 +29,8 @@ const (
 	webhookQuiet = time.Minute
 	noticeNew    = 5 * time.Second
 	noticeOld    = 10 * time.Minute
+	cohortOld    = 10 * time.Minute
+	linkAtOnce   = 500 // bounces looked at in one pass
 	sweepAtOnce  = 100 // workflows started or woken in one pass
 	sweepTimeout = time.Minute
 )
@@ -45,6 +48,9 @@ type Sweeper struct {
 	o       Options
 	log     *slog.Logger
 	metrics sweeperMetrics
+
+	mu       sync.Mutex
+	lookedAt id.ID // the last bounce that linkBounces looked at; nil: it begins anew
 }
 
 // NewSweeper makes a sweeper; it does nothing until Run. flusher is nil in a
@@ -68,6 +74,8 @@ func (s *Sweeper) chores() []chore {
 		{"callbacks in no group", 2 * time.Second, s.groupCallbacks},
 		{"groups without a workflow", 2 * time.Second, s.startGroups},
 		{"notices without a workflow", 5 * time.Second, s.startNotices},
+		{"deferrals that nobody watches", 5 * time.Second, s.startDeferrals},
+		{"bounces without a message", time.Minute, s.linkBounces},
 		{"webhooks that should be awake", webhookQuiet, s.wakeWebhooks},
 		{"writers to close", 10 * time.Minute, s.closeWriters},
 		{"partitions to make", time.Hour, s.makePartitions},
@@ -214,6 +222,35 @@ func (s *Sweeper) startNotices(ctx context.Context) (found int, again bool, err 
 		}
 	}
 	return len(notices), len(notices) == sweepAtOnce, nil
+}
+
+// startDeferrals starts the workflows of cohorts that have none or whose review
+// is overdue.
+func (s *Sweeper) startDeferrals(ctx context.Context) (found int, again bool, err error) {
+	cohorts, err := s.store.ClaimCohorts(ctx, cohortOld, sweepAtOnce)
+	if err != nil {
+		return 0, false, err
+	}
+	for i, c := range cohorts {
+		err := s.engine.StartDeferrals(ctx, workflows.DeferralsStart{Cohort: c.ID, ESP: c.ESP, OpensAt: c.OpensAt, Closes: c.ClosesAt()})
+		if err != nil {
+			var left []id.ID
+			for _, c := range cohorts[i:] {
+				left = append(left, c.ID)
+			}
+			return i, false, errors.Join(err, s.store.ReleaseCohorts(ctx, left))
+		}
+	}
+	return len(cohorts), len(cohorts) == sweepAtOnce, nil
+}
+
+// linkBounces looks again for the messages of asynchronous bounces that named
+// none: their delivery may have been told since.
+func (s *Sweeper) linkBounces(ctx context.Context) (found int, again bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found, s.lookedAt, err = s.store.LinkBounces(ctx, time.Now(), s.lookedAt, linkAtOnce)
+	return found, s.lookedAt != id.Nil, err
 }
 
 // wakeWebhooks wakes webhooks that have something to deliver and do not.

@@ -119,7 +119,7 @@ create table groups (
     writer_id   bigint,
     n_from      bigint,          -- callbacks n_from..n_to of the writer, inclusive
     n_to        bigint,
-    id_from     uuid,            -- ids of these two rows: prune partitions
+    id_from     uuid,            -- ids of these two rows: prune partitions; of kind expired: of the first and last message
     id_to       uuid,
     ref_id      uuid,            -- what made a group that is not of callbacks (cohort, reprocess, activity entry)
     summary     text        not null default '', -- "12 callbacks · mandrill 9, brevo 3"
@@ -211,6 +211,11 @@ create table messages (
     state             bytea       not null, -- what correlate.Apply works on; status and facts are read off it
     timeline          uuid[]      not null, -- event ids in order of arrival, bounded
     keys              uuid[]      not null, -- of message_keys
+    -- how sure it is that all of it is one message: '' by ids; 'likely': an asynchronous bounce was joined to it by
+    -- recipient and time alone; 'none': an asynchronous bounce that names no message, and nothing was found for it yet
+    match             text        not null default '' check (match in ('', 'likely', 'none')),
+    -- whose TrackDeferrals watches over it, or did; set when it becomes deferred. No foreign key: cohorts go before messages do.
+    cohort_id         uuid,
     -- A column of its own, so that status itself is in no index and a change of it stays HOT.
     deferred          boolean     generated always as (status = 'deferred') stored,
     -- The statuses in which few messages are and which people look for; '' for those most messages go through, so that
@@ -222,6 +227,9 @@ create table messages (
 create index messages_recipient on messages (account_id, recipient, id);
 -- Every list of messages that is not by recipient.
 create index messages_account on messages (account_id, apart, id);
+-- Only messages that were ever deferred are in it, and an update that leaves the cohort alone stays HOT.
+create index messages_cohort on messages (cohort_id) where cohort_id is not null;
+create index messages_unmatched on messages (id) where match = 'none';
 
 -- key: 128 bits of sha256 over (account, kind, value, recipient).
 create table message_keys (
@@ -230,15 +238,19 @@ create table message_keys (
     message_id uuid   not null -- which lists the key; no index on it, since only merging and retention ask
 );
 
+-- Messages of one source that became deferred in one 5-minute window, by our
+-- clock. One TrackDeferrals watches over all of them.
 create table deferral_cohorts (
     id         uuid primary key,
     source_id  uuid        not null,
-    opens_at   timestamptz not null, -- 5-minute window in which we recorded the first deferral
+    opens_at   timestamptz not null,
     created_at timestamptz not null default now(),
-    started_at timestamptz,
-    closed_at  timestamptz,
+    started_at timestamptz, -- a workflow was started for it
+    next_at    timestamptz, -- its next review is due; null: it had none yet
+    closed_at  timestamptz, -- nobody in it waits for a final word; a message that joins it late opens it again
     unique (source_id, opens_at)
 );
+create index deferral_cohorts_open on deferral_cohorts (created_at) where closed_at is null;
 
 create table suppressions (
     id         uuid primary key,

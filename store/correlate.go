@@ -31,6 +31,10 @@ type NewEvent struct {
 	Key             correlate.Key
 	Keys            []correlate.MessageKey
 	Authentic       bool // who says so may put addresses on the suppression list
+	// Message is set for events that we made up ourselves about a message we
+	// know. They count while it is deferred and are left out otherwise. The
+	// events of one Correlation either all have it or none.
+	Message id.ID
 }
 
 // Correlation is one transaction's share of a group.
@@ -48,7 +52,7 @@ type Correlation struct {
 type Correlated struct {
 	// Done is false when the group was not at From: somebody else did it.
 	Done bool
-	IDs  []id.ID // of Events, in their order; nil for repeats
+	IDs  []id.ID // of Events, in their order; nil for repeats and what was left out
 }
 
 // ErrUnencodable means that an event has no JSON. event.Clean leaves none such.
@@ -95,9 +99,9 @@ type correlation struct {
 
 	ids     []id.ID // per event; nil: a repeat
 	repeats int
-	stories []*story // per event; nil: about no message
+	stories []*story       // per event; nil: about no message
+	guesses map[int]string // per event: its Snapshot.Match, where it is not ""
 	rows    []eventRow
-	cohorts map[cohort]bool
 	supp    map[suppressionKey]suppression
 }
 
@@ -112,6 +116,12 @@ type story struct {
 	length  int       // of the timeline, with added
 	added   []id.ID
 	into    *story // found to be the same; nil: this is the one
+
+	status  event.Type // after the events told so far; "": none was
+	watched bool       // it was deferred before and its cohort watches over it
+	joins   cohort     // when it ends up deferred and is not watched
+	cohort  id.ID      // of joins
+	match   string     // of the message: event.MatchLikely or MatchNone
 }
 
 func (s *story) root() *story {
@@ -144,10 +154,14 @@ func (c *correlation) run() (Correlated, error) {
 		return Correlated{}, err
 	}
 	if len(c.Events) > 0 {
-		for _, do := range []func() error{
-			c.recogniseRepeats, c.findMessages, c.lockMessages, c.tell,
-			c.insertEvents, c.insertMessages, c.updateMessages, c.openCohorts, c.suppress,
-		} {
+		steps := []func() error{
+			c.recogniseRepeats, c.findMessages, c.guess, c.lockMessages, c.tell,
+			c.insertEvents, c.joinCohorts, c.insertMessages, c.updateMessages, c.noteMatches, c.suppress,
+		}
+		if c.Events[0].Message != id.Nil {
+			steps = []func() error{c.nameMessages, c.lockMessages, c.tell, c.insertEvents, c.updateMessages}
+		}
+		for _, do := range steps {
 			if err := do(); err != nil {
 				return Correlated{}, err
 			}
@@ -214,6 +228,19 @@ func (c *correlation) recogniseRepeats() error {
 		uuidArray(keys), array(oidInt8, keys, func(dst []byte, k *id.ID) []byte { return appendInt8(dst, int64(again[*k])) }))
 	if err != nil {
 		return fmt.Errorf("count repeats: %w", err)
+	}
+	return nil
+}
+
+// nameMessages is recogniseRepeats and findMessages for events that know their
+// message. That the group is at From says that they are new.
+func (c *correlation) nameMessages() error {
+	c.ids = make([]id.ID, len(c.Events))
+	c.stories = make([]*story, len(c.Events))
+	for i := range c.Events {
+		e := &c.Events[i]
+		c.ids[i] = id.New()
+		c.stories[i] = &story{id: e.Message, found: []id.ID{e.Message}, first: e}
 	}
 	return nil
 }
@@ -389,6 +416,10 @@ func (c *correlation) dropGone(s *story, gone func(id.ID) bool) error {
 	if !slices.ContainsFunc(s.found, gone) {
 		return nil
 	}
+	if s.first.Message != id.Nil {
+		s.found = nil // whoever merged it sees to the rest
+		return nil
+	}
 	if !c.insist {
 		return errMerged
 	}
@@ -446,14 +477,6 @@ type eventRow struct {
 	data        []byte
 }
 
-type cohort struct {
-	source id.ID
-	opens  time.Time
-}
-
-// DeferralWindow is how long one cohort takes in deferrals.
-const DeferralWindow = 5 * time.Minute
-
 // A timeline holds this many events. Opens and clicks are left out from half
 // of it on: there is no end to them, and the final word must find room.
 const maxTimeline = 2000
@@ -461,7 +484,6 @@ const maxTimeline = 2000
 // tell applies the events to their messages and writes down what each said.
 func (c *correlation) tell() error {
 	c.rows = make([]eventRow, 0, len(c.Events))
-	c.cohorts = map[cohort]bool{}
 	c.supp = map[suppressionKey]suppression{}
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
@@ -480,11 +502,14 @@ func (c *correlation) tell() error {
 			s = c.stories[i].root()
 			var change correlate.Change
 			told, change = correlate.Apply(s.message, &e, in.Key)
-			e.Message = change.Snapshot(s.id)
-			row.message = s.id
-			if change.FirstDeferral && change.After.Status == event.Deferred {
-				c.cohorts[cohort{in.Source, c.Now.UTC().Truncate(DeferralWindow)}] = true
+			if in.Message != id.Nil && (len(s.found) == 0 || change.Before.Status != event.Deferred) {
+				c.ids[i] = id.Nil // its final word came meanwhile
+				continue
 			}
+			e.Message = change.Snapshot(s.id)
+			e.Message.Match = c.guesses[i]
+			row.message = s.id
+			s.note(change, in.Source)
 		}
 		buf.Reset()
 		if err := enc.Encode(&e); err != nil {
@@ -502,6 +527,18 @@ func (c *correlation) tell() error {
 		c.noteSuppression(in, row)
 	}
 	return nil
+}
+
+// note keeps what a change means for the watch over deferrals. A message that
+// was two is watched anew, since their cohorts may be closed.
+func (s *story) note(change correlate.Change, source id.ID) {
+	if s.status == "" {
+		s.watched = change.Before.Status == event.Deferred && len(s.found) == 1
+	}
+	if change.Before.Status != event.Deferred || s.joins.source == id.Nil {
+		s.joins.source = source
+	}
+	s.status = change.After.Status
 }
 
 // Quarantine is the row that keeps an event which cannot be recorded.
@@ -570,6 +607,12 @@ func messageArrays(stories []*story) []any {
 		array(oidInt8, rows, func(dst []byte, r *row) []byte { return appendInt8(dst, int64(r.keysEnd)) }),
 		uuidArray(timelines),
 		uuidArray(keys),
+		array(oidUUID, rows, func(dst []byte, r *row) []byte {
+			if r.cohort == id.Nil {
+				return nil
+			}
+			return appendUUID(dst, r.cohort)
+		}),
 	}
 }
 
@@ -578,7 +621,8 @@ const messageRows = `
 	       unnest($4::text[]) as previous_status, unnest($5::boolean[]) as asynchronous, unnest($6::bigint[]) as deferrals,
 	       unnest($7::timestamptz[]) as first_event_at, unnest($8::timestamptz[]) as first_deferred_at,
 	       unnest($9::timestamptz[]) as final_at, unnest($10::bytea[]) as state,
-	       unnest($11::bigint[]) as t1, unnest($12::bigint[]) as t2, unnest($13::bigint[]) as k1, unnest($14::bigint[]) as k2`
+	       unnest($11::bigint[]) as t1, unnest($12::bigint[]) as t2, unnest($13::bigint[]) as k1, unnest($14::bigint[]) as k2,
+	       unnest($17::uuid[]) as cohort_id`
 
 func (c *correlation) insertMessages() error {
 	var fresh []*story
@@ -597,11 +641,11 @@ func (c *correlation) insertMessages() error {
 	_, err := c.tx.ExecContext(c.ctx, `
 		insert into messages
 			(id, status, status_at, previous_status, asynchronous, deferrals, first_event_at, first_deferred_at, final_at, state,
-			 timeline, keys, account_id, source_id, recipient)
+			 cohort_id, timeline, keys, account_id, source_id, recipient)
 		select x.id, x.status, x.status_at, x.previous_status, x.asynchronous, x.deferrals, x.first_event_at, x.first_deferred_at,
-			x.final_at, x.state, ($15::uuid[])[t1:t2], ($16::uuid[])[k1:k2], x.account_id, x.source_id, x.recipient
+			x.final_at, x.state, x.cohort_id, ($15::uuid[])[t1:t2], ($16::uuid[])[k1:k2], x.account_id, x.source_id, x.recipient
 		from (`+messageRows+`,
-			unnest($17::uuid[]) as account_id, unnest($18::uuid[]) as source_id, unnest($19::text[]) as recipient) x`, args...)
+			unnest($18::uuid[]) as account_id, unnest($19::uuid[]) as source_id, unnest($20::text[]) as recipient) x`, args...)
 	if err != nil {
 		return fmt.Errorf("insert %d messages: %w", len(fresh), err)
 	}
@@ -622,38 +666,13 @@ func (c *correlation) updateMessages() error {
 		update messages m
 		set    status = x.status, status_at = x.status_at, previous_status = x.previous_status, asynchronous = x.asynchronous,
 		       deferrals = x.deferrals, first_event_at = x.first_event_at, first_deferred_at = x.first_deferred_at,
-		       final_at = x.final_at, state = x.state, updated_at = now(),
+		       final_at = x.final_at, state = x.state, updated_at = now(), cohort_id = coalesce(x.cohort_id, m.cohort_id),
 		       timeline = m.timeline || ($15::uuid[])[t1:t2],
 		       keys = case when k2 < k1 then m.keys else m.keys || ($16::uuid[])[k1:k2] end
 		from   (`+messageRows+`) x
 		where  m.id = x.id`, messageArrays(known)...)
 	if err != nil {
 		return fmt.Errorf("update %d messages: %w", len(known), err)
-	}
-	return nil
-}
-
-// openCohorts lets a TrackDeferrals watch over messages that were deferred.
-func (c *correlation) openCohorts() error {
-	if len(c.cohorts) == 0 {
-		return nil
-	}
-	all := make([]cohort, 0, len(c.cohorts))
-	for k := range c.cohorts {
-		all = append(all, k)
-	}
-	slices.SortFunc(all, func(a, b cohort) int {
-		return cmp.Or(compareID(a.source, b.source), a.opens.Compare(b.opens))
-	})
-	_, err := c.tx.ExecContext(c.ctx, `
-		insert into deferral_cohorts (id, source_id, opens_at)
-		select unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::timestamptz[])
-		on conflict (source_id, opens_at) do nothing`,
-		array(oidUUID, all, func(dst []byte, _ *cohort) []byte { return appendUUID(dst, id.New()) }),
-		array(oidUUID, all, func(dst []byte, k *cohort) []byte { return appendUUID(dst, k.source) }),
-		array(oidTimestamptz, all, func(dst []byte, k *cohort) []byte { return appendTimestamptz(dst, k.opens) }))
-	if err != nil {
-		return fmt.Errorf("open deferral cohorts: %w", err)
 	}
 	return nil
 }

@@ -318,10 +318,16 @@ func (r *Range) Count(espName string, n int) {
 	r.Counts = append(r.Counts, ESPCount{espName, n})
 }
 
+// Kinds of groups: what their events are made of.
+const (
+	KindCallbacks = "callbacks"
+	KindExpired   = "expired" // messages IDFrom..IDTo of a cohort that never got their final word
+)
+
 // Group is what one ProcessCallbacks workflow processes.
 type Group struct {
 	ID         id.ID
-	Kind       string // callbacks, expired, reprocess, activity
+	Kind       string // KindCallbacks, KindExpired, reprocess, activity
 	WriterID   int64
 	NFrom, NTo int64
 	IDFrom     id.ID

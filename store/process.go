@@ -36,6 +36,7 @@ const (
 type GroupState struct {
 	Group
 	Mark
+	Ref         id.ID // what made a group that is not of callbacks
 	Number      int64 // position in the outbox order; 0: none yet, or it had no events
 	Events      int   // new ones
 	Repeats     int
@@ -55,10 +56,10 @@ func (s *Store) GroupState(ctx context.Context, group id.ID) (GroupState, error)
 	err := s.db.QueryRowContext(ctx, `
 		select kind, coalesce(writer_id, 0), coalesce(n_from, 0), coalesce(n_to, 0), coalesce(id_from, $2), coalesce(id_to, $2),
 		       summary, step, patient, callbacks, events, repeats, quarantined, correlated, correlated_events,
-		       coalesce(number, 0), created_at
+		       coalesce(number, 0), created_at, coalesce(ref_id, $2)
 		from groups where id = $1`, group, id.Nil).
 		Scan(&g.Kind, &g.WriterID, &g.NFrom, &g.NTo, &g.IDFrom, &g.IDTo, &g.Summary, &g.Step, &g.Patient, &g.Callbacks,
-			&g.Events, &g.Repeats, &g.Quarantined, &g.N, &g.Mark.Events, &g.Number, &g.CreatedAt)
+			&g.Events, &g.Repeats, &g.Quarantined, &g.N, &g.Mark.Events, &g.Number, &g.CreatedAt, &g.Ref)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
 	}

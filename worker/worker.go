@@ -219,6 +219,8 @@ var queues = []queue{
 		register: func(r sdk.Registry, d Deps) {
 			addWorkflow(r, workflows.MaintainType, workflows.Maintain)
 			addActivity(r, workflows.SweepActivity, d.Sweep)
+			addWorkflow(r, workflows.TrackDeferralsType, workflows.TrackDeferrals)
+			addActivity(r, workflows.ReviewDeferralsActivity, d.Processing.ReviewDeferrals)
 		},
 	},
 }

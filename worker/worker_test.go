@@ -45,7 +45,7 @@ func TestEverythingIsRegisteredWhereItIsAskedFor(t *testing.T) {
 		workflows.WebhooksQueue:    {workflows.WebhookType, workflows.LoadWebhookActivity, workflows.PauseWebhookActivity, workflows.FallAsleepActivity},
 		workflows.DeliveryQueue:    {workflows.DeliverBatchesActivity, workflows.DeliverBatchActivity},
 		workflows.NotifyQueue:      {workflows.SendNoticeType, workflows.SendMailActivity},
-		workflows.MaintenanceQueue: {workflows.MaintainType, workflows.SweepActivity},
+		workflows.MaintenanceQueue: {workflows.MaintainType, workflows.SweepActivity, workflows.TrackDeferralsType, workflows.ReviewDeferralsActivity},
 	}
 	require.Len(t, queues, len(want))
 	for _, q := range queues {

@@ -3,6 +3,7 @@ package workflows
 import (
 	"context"
 	"fmt"
+	"time"
 
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
@@ -20,6 +21,8 @@ type Client struct {
 	// Eager starts ProcessCallbacks in this process when its worker shares
 	// this very client, which saves the trip through the task queue.
 	Eager bool
+	// Reviews is when deferrals are reviewed; nil = DeferralReviews.
+	Reviews []time.Duration
 }
 
 // GroupStart says what ProcessCallbacks needs and what operators see.
@@ -101,6 +104,33 @@ func (c *Client) StartNotice(ctx context.Context, notice id.ID) error {
 		WorkflowIDReusePolicy:    enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
 	}
 	if _, err := c.Temporal.ExecuteWorkflow(ctx, o, SendNoticeType, SendNoticeInput{Notice: notice}); err != nil {
+		return fmt.Errorf("start %s: %w", o.ID, err)
+	}
+	return nil
+}
+
+// DeferralsStart says what TrackDeferrals needs and what operators see.
+type DeferralsStart struct {
+	Cohort  id.ID
+	ESP     string
+	OpensAt time.Time // the window in which its messages became deferred
+	Closes  time.Time
+}
+
+// StartDeferrals starts TrackDeferrals for a cohort.
+func (c *Client) StartDeferrals(ctx context.Context, d DeferralsStart) error {
+	o := client.StartWorkflowOptions{
+		ID:                       DeferralsWorkflowID(d.Cohort),
+		TaskQueue:                MaintenanceQueue,
+		WorkflowIDConflictPolicy: enums.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+		WorkflowIDReusePolicy:    enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		StaticSummary:            d.ESP + " · deferred from " + stamp(d.OpensAt) + " on",
+	}
+	in := TrackDeferralsInput{Cohort: d.Cohort, ClosesAt: d.Closes.UTC(), Reviews: c.Reviews}
+	if in.Reviews == nil {
+		in.Reviews = DeferralReviews
+	}
+	if _, err := c.Temporal.ExecuteWorkflow(ctx, o, TrackDeferralsType, in); err != nil {
 		return fmt.Errorf("start %s: %w", o.ID, err)
 	}
 	return nil

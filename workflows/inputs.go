@@ -9,6 +9,7 @@ package workflows
 import (
 	"time"
 
+	"aftersend/activities"
 	"aftersend/id"
 )
 
@@ -26,6 +27,22 @@ type WebhookInput struct {
 // SendNoticeInput names the notice to send.
 type SendNoticeInput struct {
 	Notice id.ID `json:"notice"`
+}
+
+// TrackDeferralsInput names the cohort to watch and says when. The plan comes
+// with the start, so that a change of it breaks no running workflow.
+type TrackDeferralsInput struct {
+	Cohort   id.ID           `json:"cohort"`
+	ClosesAt time.Time       `json:"closes_at"` // nobody joins the cohort after this
+	Reviews  []time.Duration `json:"reviews"`   // after ClosesAt, ascending; the last one gives up
+}
+
+// DeferralsStatus answers the status query of TrackDeferrals: the last review.
+type DeferralsStatus struct {
+	activities.CohortReview
+	Review  int       `json:"review"` // how many there were
+	Reviews int       `json:"reviews"`
+	NextAt  time.Time `json:"next_at,omitzero"`
 }
 
 // States of a webhook, as its workflow sees them.

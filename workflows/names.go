@@ -8,6 +8,7 @@ const (
 	ProcessCallbacksType = "ProcessCallbacks"
 	WebhookType          = "Webhook"
 	SendNoticeType       = "SendNotice"
+	TrackDeferralsType   = "TrackDeferrals"
 	MaintainType         = "Maintain"
 )
 
@@ -23,6 +24,7 @@ const (
 	PauseWebhookActivity    = "PauseWebhook"
 	FallAsleepActivity      = "FallAsleep"
 	SendMailActivity        = "SendMail"
+	ReviewDeferralsActivity = "ReviewDeferrals"
 	SweepActivity           = "Sweep"
 )
 
@@ -35,7 +37,8 @@ const (
 	MaintenanceQueue = "maintenance"
 )
 
-// Signals, updates and queries of the Webhook workflow.
+// Signals, updates and queries of the Webhook workflow. TrackDeferrals answers
+// StatusQuery, too.
 const (
 	WakeSignal   = "wake"
 	PauseUpdate  = "pause"
@@ -59,6 +62,9 @@ func GroupWorkflowID(group id.ID) string { return "group/" + id.Group.Format(gro
 
 // WebhookWorkflowID names the Webhook workflow of a webhook.
 func WebhookWorkflowID(webhook id.ID) string { return "webhook/" + id.Webhook.Format(webhook) }
+
+// DeferralsWorkflowID names the TrackDeferrals workflow of a cohort.
+func DeferralsWorkflowID(cohort id.ID) string { return "deferrals/" + id.Cohort.Format(cohort) }
 
 // NoticeWorkflowID names the SendNotice workflow of a notice.
 func NoticeWorkflowID(notice id.ID) string { return "notice/" + id.Notice.Format(notice) }

@@ -34,6 +34,12 @@ const (
 	NoticeShownUnsentAt = 24 * time.Hour
 )
 
+// DeferralReviews is when TrackDeferrals looks at the messages of a cohort,
+// counted from when the last of them can have joined it. The last review gives
+// up on those that are still deferred: RFC 5321, 4.5.4.1 lets senders try for
+// four to five days.
+var DeferralReviews = []time.Duration{15 * time.Minute, time.Hour, 4 * time.Hour, 24 * time.Hour, 120 * time.Hour}
+
 var (
 	// sqlLocal: the happy path of a SQL step, inside the workflow task.
 	sqlLocal = workflow.LocalActivityOptions{

@@ -28,6 +28,7 @@ func TestRecordedHistoriesReplay(t *testing.T) {
 				workflows.WebhookType:          workflows.Webhook(true), // recorded in the history, whichever it was
 				workflows.SendNoticeType:       workflows.SendNotice,
 				workflows.MaintainType:         workflows.Maintain,
+				workflows.TrackDeferralsType:   workflows.TrackDeferrals,
 			} {
 				r.RegisterWorkflowWithOptions(f, workflow.RegisterOptions{Name: name})
 			}

@@ -80,6 +80,7 @@ func (c *cli) command() *cobra.Command {
 		c.keysCommand(),
 		c.configCommand(),
 		newParseCommand(),
+		newBounceCommand(),
 		c.sendCommand(),
 		c.receiveCommand(),
 	)

@@ -1,0 +1,304 @@
+package bounce
+
+import (
+	"strings"
+
+	"aftersend/event"
+)
+
+// evidence is all that is known about one recipient's failure or delay.
+type evidence struct {
+	status     string // enhanced status code of the Status field
+	comment    string // what the Status field says besides
+	diagnostic string // Diagnostic-Code, or what stands for it
+	near, wide []line // the notice's text about this recipient
+	subject    string
+	code       int // reply code, once it is known
+	action     Action
+	recipient  string
+	sender     string
+}
+
+// enhancedStatus chooses the code to report: the Status field, unless it says
+// no more than its class and the reply says more (RFC 3463, 3.1: x.0.0).
+func (e *evidence) enhancedStatus() string {
+	status := e.status
+	if status != "" && !vague(status) {
+		return status
+	}
+	reply := enhancedStatus(withoutType(e.diagnostic))
+	if reply == "" && codeIn(withoutType(e.diagnostic)) == 0 {
+		reply = enhancedStatus(join(e.near))
+		if reply == "" && status == "" {
+			reply = markedStatus(join(e.wide))
+		}
+	}
+	if reply == "" || status != "" && vague(reply) {
+		return status
+	}
+	return reply
+}
+
+func vague(status string) bool { return strings.HasSuffix(status, ".0.0") }
+
+// smtpCode chooses the reply code: of the diagnostic, else of the text.
+func (e *evidence) smtpCode() int {
+	diagnostic := withoutType(e.diagnostic)
+	if e.action == ActionDelivered || e.action == ActionRelayed || e.action == ActionExpanded {
+		if len(diagnostic) > 3 && diagnostic[0] == '2' && isDigit(diagnostic[1]) && isDigit(diagnostic[2]) {
+			return int(diagnostic[0]-'0')*100 + int(diagnostic[1]-'0')*10 + int(diagnostic[2]-'0')
+		}
+		return 0
+	}
+	for _, text := range []string{diagnostic, join(e.near), join(e.wide)} {
+		if code := smtpCode(text); code > 0 {
+			return code
+		}
+	}
+	return 0
+}
+
+// withoutType takes off the diagnostic's type ("smtp; ..."). Exit statuses of
+// programs are no replies.
+func withoutType(diagnostic string) string {
+	kind, rest, ok := strings.Cut(diagnostic, ";")
+	if !ok || strings.ContainsAny(strings.TrimSpace(kind), " \n") {
+		return diagnostic
+	}
+	rest = strings.TrimSpace(rest)
+	if equalFold(strings.TrimSpace(kind), "x-unix") && len(rest) <= 3 {
+		return ""
+	}
+	return rest
+}
+
+// category weighs the evidence, the clearest first: what the reply says, a
+// specific code, what the notice says around it, a general code, the reply
+// code with the command it answered.
+func (e *evidence) category() event.Category {
+	reply := withoutType(e.diagnostic)
+	near, wide := join(e.near), join(e.wide)
+	if e.status != "" {
+		if c, ok := certainCodes[e.status[2:]]; ok {
+			return c
+		}
+	}
+	for _, text := range []string{answers(reply + "\n" + near), reply, near} {
+		if c := e.said(text); c != "" {
+			return c
+		}
+	}
+	if c := specificCategory(e.status); c != "" {
+		return e.timed(c, wide)
+	}
+	for _, text := range []string{e.comment, answers(wide), wide, e.subject} {
+		if c := e.said(text); c != "" {
+			return c
+		}
+	}
+	if c := generalCategory(e.status); c != "" {
+		return c
+	}
+	return e.byReply(reply + "\n" + near + "\n" + wide)
+}
+
+// said is the category of a text, seen with what else is known.
+func (e *evidence) said(text string) event.Category {
+	if text == "" {
+		return ""
+	}
+	if e.aboutSender(text) {
+		return event.SenderRejected
+	}
+	c := categoryOfText(text)
+	if c == event.GaveUp && e.action == ActionDelayed {
+		return "" // a delay has not expired; its cause may stand elsewhere
+	}
+	return c
+}
+
+// timed looks for a cause where the code only says that time ran out.
+func (e *evidence) timed(c event.Category, wide string) event.Category {
+	switch {
+	case c == event.GaveUp && e.action == ActionDelayed:
+		if said := e.said(wide); said != "" {
+			return said
+		}
+		return event.NoReason
+	case c == event.GaveUp:
+		if said := e.said(wide); said == event.NetworkError || said == event.DNSFailure || said == event.MailboxFull {
+			return said
+		}
+	}
+	return c
+}
+
+// aboutSender tells "<domain> does not exist" about the sender's domain.
+func (e *evidence) aboutSender(text string) bool {
+	domain := domainOf(e.sender)
+	if len(domain) < 4 || domain == domainOf(e.recipient) || !strings.Contains(domain, ".") {
+		return false
+	}
+	lower := strings.ToLower(text)
+	at := strings.Index(lower, domain)
+	if at < 0 {
+		return false
+	}
+	after := lower[at+len(domain):]
+	return containsAny(after[:min(len(after), 40)], []string{"does not exist", "doesn't exist", "not found", "cannot be resolved", "unresolvable", "does not resolve"}) &&
+		!strings.Contains(after[:min(len(after), 40)], "@")
+}
+
+// answers are the lines in which the other server speaks.
+func answers(text string) string {
+	if !strings.Contains(text, "<<<") && !strings.Contains(text, ">>>") {
+		return ""
+	}
+	var b strings.Builder
+	for l := range strings.Lines(text) {
+		if answer, ok := transcriptAnswer(l); ok {
+			b.WriteString(answer)
+			b.WriteByte('\n')
+		}
+	}
+	return b.String()
+}
+
+// byReply goes by the reply code and the command it answered (RFC 5321, 4.2
+// and 4.3.2).
+func (e *evidence) byReply(text string) event.Category {
+	lower := strings.ToLower(text)
+	if c, ok := replyCategories[e.code]; ok && c != event.NoReason {
+		return c
+	}
+	switch {
+	case e.code/100 == 5 && containsAny(lower, []string{"after mail from", "reply to mail from", "sender was rejected", "did not like our mail from"}):
+		return event.SenderRejected
+	case e.code/100 == 5 && containsAny(lower, []string{"after initial connection", "in reply to connect", "refused to talk to me"}):
+		return event.Blocklisted
+	case e.code/100 == 5 && containsAny(lower, []string{"end of data", "after i sent the message", "final data", "after data", "reply to end of data"}):
+		return event.Policy
+	}
+	return event.NoReason
+}
+
+// categoryOfText finds the first rule that a text matches, or "".
+func categoryOfText(text string) event.Category {
+	t := normalText(text)
+	for i := range rules {
+		for _, p := range rules[i].patterns {
+			if p.in(t) {
+				return rules[i].category
+			}
+		}
+	}
+	return ""
+}
+
+// normalText prepares a text for the rules: lower case, one space between
+// words, addresses masked (they contain any word), and without the codes that
+// continued replies repeat ("550-5.7.1 ...").
+func normalText(text string) string {
+	text = strings.ToLower(bound(text, 6000))
+	text = strings.NewReplacer("’", "'", "\u2018", "'", "\u00a0", " ", "“", `"`, "”", `"`).Replace(text)
+	var b strings.Builder
+	b.Grow(len(text) + 2)
+	b.WriteByte(' ')
+	for _, word := range strings.Fields(text) {
+		if continued(word) {
+			continue
+		}
+		if strings.IndexByte(word, '@') > 0 {
+			word = maskAddresses(word)
+		}
+		b.WriteString(word)
+		b.WriteByte(' ')
+	}
+	return b.String()
+}
+
+// continued tells "550-5.7.1" and "550-".
+func continued(word string) bool {
+	if len(word) < 4 || word[3] != '-' || word[0] < '4' || word[0] > '5' || !isDigit(word[1]) || !isDigit(word[2]) {
+		return false
+	}
+	_, end := statusAt(word, 4)
+	return len(word) == 4 || end == len(word)
+}
+
+func maskAddresses(word string) string {
+	found := findAddresses(word)
+	if len(found) == 0 {
+		return word
+	}
+	var b strings.Builder
+	from := 0
+	for _, a := range found {
+		b.WriteString(word[from:a.start])
+		b.WriteString("<>")
+		from = a.end
+	}
+	b.WriteString(word[from:])
+	return b.String()
+}
+
+// pattern is a phrase: pieces in this order, at most 80 bytes apart. Each
+// begins at the start of a word; it may end within one.
+type pattern []string
+
+func newPattern(s string) pattern { return strings.Split(s, " * ") }
+
+func (p pattern) in(text string) bool {
+	at := wordIndex(text, p[0])
+	for tries := 0; at >= 0 && tries < 20; tries++ {
+		if p[1:].follows(text[at+len(p[0]):]) {
+			return true
+		}
+		next := wordIndex(text[at+1:], p[0])
+		if next < 0 {
+			return false
+		}
+		at += 1 + next
+	}
+	return false
+}
+
+func (p pattern) follows(text string) bool {
+	for _, piece := range p {
+		window := text[:min(len(text), 80+len(piece))]
+		at := wordIndex(window, piece)
+		if at < 0 {
+			return false
+		}
+		text = text[at+len(piece):]
+	}
+	return true
+}
+
+// wordIndex is strings.Index for pieces that begin a word.
+func wordIndex(text, piece string) int {
+	from := 0
+	for {
+		at := strings.Index(text[from:], piece)
+		if at < 0 {
+			return -1
+		}
+		at += from
+		c := piece[0]
+		if at == 0 || !(isLetter(c) || isDigit(c)) || !(isLetter(text[at-1]) || isDigit(text[at-1])) {
+			return at
+		}
+		from = at + 1
+	}
+}
+
+// text is what to show when there is no Diagnostic-Code: the lines about the
+// recipient.
+func (e *evidence) text() string {
+	for _, lines := range [][]line{e.near, e.wide} {
+		if s := oneLine(join(lines)); s != "" {
+			return bound(s, maxDiagnostic)
+		}
+	}
+	return ""
+}

@@ -151,7 +151,7 @@ func (w *correlating) share(ctx context.Context, lo, hi int) error {
 			continue
 		}
 		w.group.Events++
-		w.recorded = append(w.recorded, store.StoredEvent{ID: eventID, Account: e.Account, Source: e.Source, Event: e.Event})
+		w.recorded = append(w.recorded, store.StoredEvent{ID: eventID, Account: e.Account, Source: e.Source, Event: e.Event, Said: done.Said[i]})
 	}
 	return nil
 }

@@ -40,6 +40,7 @@ type Processing struct {
 	EventsPerTx int
 
 	groups groupCache
+	known  admitted // domains and codes that are counted by name
 
 	mu       sync.Mutex
 	espNames map[id.ID]string

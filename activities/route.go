@@ -24,7 +24,7 @@ func (p *Processing) RouteEvents(ctx context.Context, in GroupInput) (GroupResul
 	if err != nil {
 		return GroupResult{}, err
 	}
-	r := store.Routing{Group: in.Group, Events: len(events), Volume: volume(events)}
+	r := store.Routing{Group: in.Group, Events: len(events), Volume: volume(events), Tally: p.tally(events)}
 	if r.Due, err = p.match(ctx, events); err != nil {
 		return GroupResult{}, err
 	}

@@ -114,6 +114,8 @@ func (v *v1) routes(h huma.API) {
 	add(v, h, "POST", "/webhooks/{id}/rotate-secret", "rotate-webhook-secret", "Webhooks", "Make a new signing secret, shown once; the former one signs along for a while", v.rotateSecret)
 	add(v, h, "GET", "/webhooks/{id}/batches", "list-batches", "Webhooks", "List batches with their attempts", v.listBatches)
 
+	add(v, h, "GET", "/stats", "get-stats", "Stats", "Count events: by type, time, source, recipient domain, code, and time to the final word", v.getStats)
+
 	add(v, h, "GET", "/activity-log", "list-activity", "Activity log", "List who changed what", v.listActivity)
 }
 

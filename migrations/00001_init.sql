@@ -421,6 +421,32 @@ create table volume (
     primary key (source_id, hour, type)
 ) with (fillfactor = 70);
 
+-- The same events by what else people ask for. Bounded: of domains and codes
+-- the first hundreds an account has in a day are told apart, the rest is ''.
+create table tallies (
+    source_id uuid        not null,
+    hour      timestamptz not null,
+    kind      "char"      not null, -- 'd' recipient's domain, 'c' code of a failure, 't' seconds to the final word, up to
+    value     text        not null,
+    type      text        not null,
+    events    bigint      not null,
+    primary key (source_id, hour, kind, value, type)
+) with (fillfactor = 70);
+
+-- Something was found to be wrong with a source or a recipient domain. Open
+-- until it is well again; it names the outage that notices are unique within.
+create table outages (
+    id         uuid primary key,
+    account_id uuid        not null,
+    source_id  uuid,                 -- what it is about: a source …
+    domain     text        not null default '', -- … or a recipient domain
+    kind       text        not null check (kind in ('volume', 'failures')),
+    started_at timestamptz not null default now(),
+    seen_at    timestamptz not null default now(), -- when it was last found so
+    ended_at   timestamptz
+);
+create unique index outages_open on outages (account_id, kind, coalesce(source_id, '00000000-0000-0000-0000-000000000000'), domain) where ended_at is null;
+
 create table idempotency_keys (
     account_id uuid        not null,
     key        text        not null,
@@ -480,7 +506,7 @@ create table attempts_default partition of attempts default;
 select make_partitions((now() at time zone 'utc')::date - 1, (now() at time zone 'utc')::date + 14);
 
 -- +goose Down
-drop table idempotency_keys, volume, rejected_requests, notices, attempts, batches, outbox, webhook_progress,
+drop table idempotency_keys, outages, tallies, volume, rejected_requests, notices, attempts, batches, outbox, webhook_progress,
     webhook_secrets, webhooks, suppressions, deferral_cohorts, message_keys, messages, event_keys, events, quarantine,
     group_sequence, groups, callbacks, writers, sources, activity_log, sessions, api_tokens, users, accounts;
 drop function make_partitions(date, date);

@@ -53,6 +53,9 @@ type Correlated struct {
 	// Done is false when the group was not at From: somebody else did it.
 	Done bool
 	IDs  []id.ID // of Events, in their order; nil for repeats and what was left out
+	// Said is what each event became the moment of in its message; nil where
+	// there is no message, and where there is no id.
+	Said []*event.Snapshot
 }
 
 // ErrUnencodable means that an event has no JSON. event.Clean leaves none such.
@@ -101,6 +104,7 @@ type correlation struct {
 	repeats int
 	stories []*story       // per event; nil: about no message
 	guesses map[int]string // per event: its Snapshot.Match, where it is not ""
+	said    []*event.Snapshot
 	rows    []eventRow
 	supp    map[suppressionKey]suppression
 }
@@ -176,7 +180,7 @@ func (c *correlation) run() (Correlated, error) {
 		       events = events + $5, repeats = repeats + $6, quarantined = quarantined + $7, started_at = now()
 		where  id = $1`,
 		c.Group, c.Last, c.To.N, c.To.Events, len(c.rows), c.repeats, len(c.SetAside))
-	return Correlated{Done: true, IDs: c.ids}, err
+	return Correlated{Done: true, IDs: c.ids, Said: c.said}, err
 }
 
 // recogniseRepeats gives new events their ids.
@@ -484,6 +488,7 @@ const maxTimeline = 2000
 // tell applies the events to their messages and writes down what each said.
 func (c *correlation) tell() error {
 	c.rows = make([]eventRow, 0, len(c.Events))
+	c.said = make([]*event.Snapshot, len(c.Events))
 	c.supp = map[suppressionKey]suppression{}
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
@@ -508,6 +513,7 @@ func (c *correlation) tell() error {
 			}
 			e.Message = change.Snapshot(s.id)
 			e.Message.Match = c.guesses[i]
+			c.said[i] = e.Message
 			row.message = s.id
 			s.note(change, in.Source)
 		}

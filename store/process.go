@@ -219,7 +219,8 @@ func lockStep(ctx context.Context, tx *sqlx.Tx, group id.ID) (string, error) {
 // StoredEvent is an event as RouteEvents needs it.
 type StoredEvent struct {
 	ID, Account, Source id.ID
-	Event               *event.Event
+	Event               *event.Event    // Message may be left out of it
+	Said                *event.Snapshot // its Message
 }
 
 // GroupEvents reads the events that a group made, in the feed's order.
@@ -241,6 +242,7 @@ func (s *Store) GroupEvents(ctx context.Context, g GroupState) ([]StoredEvent, e
 		if err := json.Unmarshal(data, e.Event); err != nil {
 			return nil, fmt.Errorf("read event %s: its JSON does not decode", id.Event.Format(e.ID))
 		}
+		e.Said = e.Event.Message
 		events = append(events, e)
 	}
 	if err := rows.Err(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -68,6 +69,7 @@ type Routing struct {
 	Events int   // how many the group made
 	Due    []Due // one per webhook that gets any
 	Volume map[VolumeKey]int
+	Tally  map[TallyKey]int
 }
 
 // Due is what one webhook gets, in order.
@@ -80,6 +82,33 @@ type Due struct {
 type VolumeKey struct {
 	Source id.ID
 	Hour   time.Time // in which they reached us, UTC
+	Type   event.Type
+}
+
+// TallyKind says what else events are counted by.
+type TallyKind byte
+
+// What events are counted by besides their type.
+const (
+	ByDomain TallyKind = 'd' // the recipient's domain, lower case; OtherValue for those beyond the bound
+	ByCode   TallyKind = 'c' // why a message failed: "550 5.1.1", "550", "5.1.1"; OtherValue likewise
+	ByTime   TallyKind = 't' // from the first word on a message to the final one: a bucket of FinalBuckets
+)
+
+// OtherValue stands for all values beyond what is told apart.
+const OtherValue = ""
+
+// FinalBuckets are the upper bounds, in seconds, of the times to the final
+// word that are told apart; their values are these numbers. What takes longer
+// is OtherValue.
+var FinalBuckets = []int64{1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600, 72 * 3600, 120 * 3600}
+
+// TallyKey is what events are counted by, one way of several.
+type TallyKey struct {
+	Source id.ID
+	Hour   time.Time // in which they reached us, UTC
+	Kind   TallyKind
+	Value  string
 	Type   event.Type
 }
 
@@ -115,7 +144,7 @@ func (s *Store) RouteEvents(ctx context.Context, r Routing) (number int64, err e
 			_, err = tx.ExecContext(ctx, `update groups set step = 'done', finished_at = now() where id = $1`, r.Group)
 			return err
 		}
-		if err := countVolume(ctx, tx, r.Volume); err != nil {
+		if err := count(ctx, tx, r); err != nil {
 			return err
 		}
 		err = tx.GetContext(ctx, &number, `
@@ -155,24 +184,35 @@ func (s *Store) RouteEvents(ctx context.Context, r Routing) (number int64, err e
 	return number, err
 }
 
-func countVolume(ctx context.Context, tx *sqlx.Tx, volume map[VolumeKey]int) error {
-	keys := make([]VolumeKey, 0, len(volume))
-	for k := range volume {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, func(a, b VolumeKey) int {
+// count adds a group to the statistics, in one round trip.
+func count(ctx context.Context, tx *sqlx.Tx, r Routing) error {
+	volume := slices.SortedFunc(maps.Keys(r.Volume), func(a, b VolumeKey) int {
 		return cmp.Or(compareID(a.Source, b.Source), a.Hour.Compare(b.Hour), cmp.Compare(a.Type, b.Type))
 	})
+	tally := slices.SortedFunc(maps.Keys(r.Tally), func(a, b TallyKey) int {
+		return cmp.Or(compareID(a.Source, b.Source), a.Hour.Compare(b.Hour), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Value, b.Value), cmp.Compare(a.Type, b.Type))
+	})
 	_, err := tx.ExecContext(ctx, `
+		with tallied as (
+			insert into tallies (source_id, hour, kind, value, type, events)
+			select unnest($5::uuid[]), unnest($6::timestamptz[]), unnest($7::"char"[]), unnest($8::text[]), unnest($9::text[]), unnest($10::bigint[])
+			on conflict (source_id, hour, kind, value, type) do update set events = tallies.events + excluded.events
+		)
 		insert into volume (source_id, hour, type, events)
 		select unnest($1::uuid[]), unnest($2::timestamptz[]), unnest($3::text[]), unnest($4::bigint[])
 		on conflict (source_id, hour, type) do update set events = volume.events + excluded.events`,
-		array(oidUUID, keys, func(dst []byte, k *VolumeKey) []byte { return appendUUID(dst, k.Source) }),
-		array(oidTimestamptz, keys, func(dst []byte, k *VolumeKey) []byte { return appendTimestamptz(dst, k.Hour) }),
-		array(oidText, keys, func(dst []byte, k *VolumeKey) []byte { return append(dst, k.Type...) }),
-		array(oidInt8, keys, func(dst []byte, k *VolumeKey) []byte { return appendInt8(dst, int64(volume[*k])) }))
+		array(oidUUID, volume, func(dst []byte, k *VolumeKey) []byte { return appendUUID(dst, k.Source) }),
+		array(oidTimestamptz, volume, func(dst []byte, k *VolumeKey) []byte { return appendTimestamptz(dst, k.Hour) }),
+		array(oidText, volume, func(dst []byte, k *VolumeKey) []byte { return append(dst, k.Type...) }),
+		array(oidInt8, volume, func(dst []byte, k *VolumeKey) []byte { return appendInt8(dst, int64(r.Volume[*k])) }),
+		array(oidUUID, tally, func(dst []byte, k *TallyKey) []byte { return appendUUID(dst, k.Source) }),
+		array(oidTimestamptz, tally, func(dst []byte, k *TallyKey) []byte { return appendTimestamptz(dst, k.Hour) }),
+		array(oidChar, tally, func(dst []byte, k *TallyKey) []byte { return append(dst, byte(k.Kind)) }),
+		array(oidText, tally, func(dst []byte, k *TallyKey) []byte { return append(dst, k.Value...) }),
+		array(oidText, tally, func(dst []byte, k *TallyKey) []byte { return append(dst, k.Type...) }),
+		array(oidInt8, tally, func(dst []byte, k *TallyKey) []byte { return appendInt8(dst, int64(r.Tally[*k])) }))
 	if err != nil {
-		return fmt.Errorf("count volume: %w", err)
+		return fmt.Errorf("count events: %w", err)
 	}
 	return nil
 }

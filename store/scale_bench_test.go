@@ -140,7 +140,7 @@ func (w *scale) fill(t testing.TB, events int) {
 			       case when n % 1000 = 7 then '` + w.small.String() + `' else '` + w.large.String() + `' end::uuid as account_id,
 			       case when n % 2003 = 0 then 'rejected' when n % 50 = 3 then 'bounced' when n % 400 = 11 then 'deferred' else 'delivered' end as fate,
 			       'user' || (n * 7919 % greatest(` + fmt.Sprint(events/8) + `, 1)) || '@domain' || n % 500 || '.example' as recipient
-			from generate_series(1, ` + fmt.Sprint(events/2) + `) n
+			from generate_series(1::bigint, ` + fmt.Sprint(events/2) + `) n
 		) x`)
 	exec(`insert into callbacks (id, writer_id, n, account_id, source_id, received_at, verified, method, path, query, headers, body)
 		select callback_id, 1000, n, account_id, source_id, at, true, 'POST', '/callbacks', '', 'Content-Type: application/json', convert_to(repeat('x', 200), 'utf8') from m order by n`)

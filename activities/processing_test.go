@@ -520,6 +520,7 @@ func TestOrderRepetitionAndGroupingDoNotMatter(t *testing.T) {
 		}
 		require.NoError(t, work.Wait())
 		require.Equal(t, want, h.facts())
+		h.requireWatched()
 		require.Equal(t, matched, h.count(`select matched from webhook_progress where webhook_id = $1`, w))
 		require.Equal(t, matched, h.count(`select count(*) from events`))
 		require.Equal(t, matched, h.count(`select coalesce(sum(length(event_ids) / 16), 0) from outbox`))

@@ -281,6 +281,7 @@ type Message struct {
 	PreviousStatus  string     `json:"previous_status,omitempty"`
 	StatusAt        time.Time  `json:"status_at" doc:"When that happened."`
 	Asynchronous    bool       `json:"asynchronous,omitempty" doc:"Bounced after it had been accepted."`
+	Match           string     `json:"match,omitempty" doc:"Absent: all its events name it by an id. likely: a bounce was put to it by recipient and time alone. none: a bounce that names no message; it is linked when the message turns up."`
 	Recipient       string     `json:"recipient"`
 	ESP             string     `json:"esp"`
 	Source          string     `json:"source"`
@@ -309,7 +310,7 @@ func messageView(r store.MessageRow) Message {
 	_ = json.Unmarshal(r.FirstEvent, &first) // an event that retention removed tells nothing
 	return Message{
 		ID: id.Message.Format(r.ID), Status: r.Status, PreviousStatus: r.PreviousStatus, StatusAt: r.StatusAt.UTC(),
-		Asynchronous: r.Asynchronous, Recipient: r.Recipient, ESP: r.ESP, Source: id.Source.Format(r.SourceID),
+		Asynchronous: r.Asynchronous, Match: r.Match, Recipient: r.Recipient, ESP: r.ESP, Source: id.Source.Format(r.SourceID),
 		MessageID: first.MessageID, RFCMessageID: first.RFCMessageID, Subject: first.Subject,
 		Events: r.Events, Deferrals: r.Deferrals, FirstEventAt: r.FirstEventAt.UTC(),
 		FirstDeferredAt: utc(r.FirstDeferredAt), FinalAt: utc(r.FinalAt), UpdatedAt: r.UpdatedAt.UTC(),

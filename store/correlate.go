@@ -104,6 +104,8 @@ type correlation struct {
 	repeats int
 	stories []*story       // per event; nil: about no message
 	guesses map[int]string // per event: its Snapshot.Match, where it is not ""
+	guessed []*story       // those whose match is set
+	waiting bool           // a message may have become deferred
 	said    []*event.Snapshot
 	rows    []eventRow
 	supp    map[suppressionKey]suppression
@@ -516,6 +518,7 @@ func (c *correlation) tell() error {
 			c.said[i] = e.Message
 			row.message = s.id
 			s.note(change, in.Source)
+			c.waiting = c.waiting || s.status == event.Deferred && !s.watched
 		}
 		buf.Reset()
 		if err := enc.Encode(&e); err != nil {

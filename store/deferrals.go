@@ -38,6 +38,9 @@ type cohort struct {
 // joinCohorts finds the cohorts of the messages that end up deferred and are
 // not watched yet, and makes those that are missing.
 func (c *correlation) joinCohorts() error {
+	if !c.waiting {
+		return nil
+	}
 	var joining []*story
 	var all []cohort
 	for _, s := range c.roots() {

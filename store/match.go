@@ -104,6 +104,7 @@ func (c *correlation) guess() error {
 		message, ok := correlate.Guess(bounces[k].at, found[k])
 		if !ok {
 			c.guesses[i], s.match = event.MatchNone, event.MatchNone
+			c.guessed = append(c.guessed, s)
 			continue
 		}
 		c.guesses[i] = event.MatchLikely
@@ -112,18 +113,17 @@ func (c *correlation) guess() error {
 		} else {
 			s.id, s.found, byMessage[message] = message, []id.ID{message}, s
 		}
-		s.root().match = event.MatchLikely
+		s = s.root()
+		s.match = event.MatchLikely
+		c.guessed = append(c.guessed, s)
 	}
 	return nil
 }
 
 // noteMatches writes down how sure it is that messages are one. It is an update
-// of its own since hardly any group has such.
+// of its own since hardly any group has one to note.
 func (c *correlation) noteMatches() error {
-	for _, s := range c.roots() {
-		if s.match == "" {
-			continue
-		}
+	for _, s := range c.guessed {
 		if _, err := c.tx.ExecContext(c.ctx, `update messages set match = $2 where id = $1`, s.id, s.match); err != nil {
 			return fmt.Errorf("note match of %s: %w", id.Message.Format(s.id), err)
 		}
@@ -188,9 +188,8 @@ func (s *Store) link(ctx context.Context, a, b id.ID) error {
 	}
 	what := fmt.Sprintf("link %s and %s", id.Message.Format(low), id.Message.Format(high))
 	return s.inTx(ctx, what, func(tx *sqlx.Tx) error {
-		c := correlation{ctx: ctx, tx: tx, stories: []*story{{
-			id: low, found: []id.ID{low, high}, first: new(NewEvent), match: event.MatchLikely,
-		}}}
+		both := &story{id: low, found: []id.ID{low, high}, first: new(NewEvent), match: event.MatchLikely}
+		c := correlation{ctx: ctx, tx: tx, stories: []*story{both}, guessed: []*story{both}}
 		for _, do := range []func() error{c.lockMessages, c.updateMessages, c.noteMatches} {
 			if err := do(); err != nil {
 				return err

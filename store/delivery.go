@@ -320,10 +320,9 @@ func (s *Store) BatchItems(ctx context.Context, ids []id.ID) ([]webhook.Item, er
 		return nil, nil
 	}
 	sorted := slices.SortedFunc(slices.Values(ids), compareIDs)
-	// The bounds prune partitions when the plan is made. As text, since lib/pq
-	// would have bytea spelt in hex; the JSON is valid UTF-8 without NUL.
+	// The bounds prune partitions.
 	rows, err := s.db.QueryContext(ctx, `
-		select convert_from(data, 'UTF8') from events
+		select data from events
 		where id = any($1::uuid[]) and id >= $2 and id <= $3
 		order by id`, uuidArray(ids), sorted[0], sorted[len(sorted)-1])
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	commonpb "go.temporal.io/api/common/v1"
 	enums "go.temporal.io/api/enums/v1"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/sdk/converter"
@@ -274,8 +273,7 @@ func TestPatientStep(t *testing.T) {
 // keyword is the value of a workflow's search attribute, or "".
 func keyword(info *workflowpb.WorkflowExecutionInfo, name string) string {
 	var value string
-	var payload *commonpb.Payload = info.GetSearchAttributes().GetIndexedFields()[name]
-	if payload != nil {
+	if payload := info.GetSearchAttributes().GetIndexedFields()[name]; payload != nil {
 		_ = converter.GetDefaultDataConverter().FromPayload(payload, &value)
 	}
 	return value

@@ -159,7 +159,7 @@ func build(cfg config.Config, roles Roles, o Options, st *store.Store) (*process
 	}
 	p.engine = &engine{
 		// A workflow starts in this very process when its worker is here too.
-		Client:    &workflows.Client{Temporal: p.temporal, Eager: roles.API && roles.Worker},
+		Client:    &workflows.Client{Temporal: p.temporal, Eager: roles.API && roles.Worker, Reviews: cfg.Deferrals.Reviews},
 		namespace: cfg.Temporal.Namespace, log: p.log,
 	}
 	p.outbound = outbound.New(outbound.Options{AllowedPrefixes: cfg.Delivery.AllowedPrefixes, AllowedPorts: cfg.Delivery.AllowedPorts})

@@ -20,6 +20,7 @@ import (
 	"aftersend/manage"
 	"aftersend/seal"
 	"aftersend/store/storetest"
+	"aftersend/workflows"
 )
 
 // withoutTemporal is a configuration on a database of its own, where nothing
@@ -80,6 +81,10 @@ func get(t *testing.T, url, token string) (int, string) {
 	body, err := io.ReadAll(res.Body)
 	require.NoError(t, err)
 	return res.StatusCode, string(body)
+}
+
+func TestDefaultsAreDeclaredOnce(t *testing.T) {
+	require.Equal(t, workflows.DeferralReviews, config.Default().Deferrals.Reviews)
 }
 
 func TestCallbacksAreAcceptedWithTemporalDown(t *testing.T) {

@@ -22,9 +22,12 @@ type Config struct {
 	Seal     Seal     `koanf:"seal"`
 	Intake   Intake   `koanf:"intake"`
 	Delivery Delivery `koanf:"delivery"`
-	Mail     Mail     `koanf:"mail"`
-	Log      Log      `koanf:"log"`
-	Dev      Dev      `koanf:"dev"`
+
+	Deferrals Deferrals `koanf:"deferrals"`
+
+	Mail Mail `koanf:"mail"`
+	Log  Log  `koanf:"log"`
+	Dev  Dev  `koanf:"dev"`
 
 	origins map[string]string // key -> where its value comes from; absent = default
 }
@@ -118,6 +121,13 @@ type Dev struct {
 	Token bool `koanf:"token"`
 }
 
+// Deferrals says how long messages wait for their final word.
+type Deferrals struct {
+	// Reviews is when messages that became deferred in the same minutes are
+	// looked at; the last review ends the wait of those that are deferred still.
+	Reviews []time.Duration `koanf:"reviews"`
+}
+
 // Default is the configuration of somebody who sets nothing.
 func Default() Config {
 	const MiB = 1 << 20
@@ -147,6 +157,8 @@ func Default() Config {
 			AllowedPorts:    []uint16{80, 443},
 			RotationOverlap: 24 * time.Hour,
 		},
+		Deferrals: Deferrals{Reviews: []time.Duration{15 * time.Minute, time.Hour, 4 * time.Hour, 24 * time.Hour, 120 * time.Hour}},
+
 		Mail: Mail{TLS: "starttls", From: "aftersend@localhost"},
 		Log:  Log{Level: "info", Format: "auto"},
 	}

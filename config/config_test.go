@@ -42,6 +42,7 @@ delivery:
 		"AFTERSEND_API__ADDR=127.0.0.1:9",
 		"AFTERSEND_API__TRUSTED_PROXIES=192.0.2.0/24, 198.51.100.7/32",
 		"AFTERSEND_DEV__TOKEN=true",
+		"AFTERSEND_DEFERRALS__REVIEWS=30s, 1h",
 		"DATABASE_URL=postgres://a@b/c",
 		"TEMPORAL_ADDRESS=t:7233",
 		"TEMPORAL_NAMESPACE=theirs",
@@ -57,6 +58,7 @@ delivery:
 	require.Equal(t, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}, c.Delivery.AllowedPrefixes)
 	require.Equal(t, []uint16{9000}, c.Delivery.AllowedPorts, "a list replaces the default")
 	require.True(t, c.Dev.Token)
+	require.Equal(t, []time.Duration{30 * time.Second, time.Hour}, c.Deferrals.Reviews)
 	require.Equal(t, "postgres://a@b/c", c.Database.URL)
 	require.Equal(t, "t:7233", c.Temporal.Address)
 	require.Equal(t, "ours", c.Temporal.Namespace)

@@ -257,6 +257,9 @@ func (c *Config) validate() []error {
 	check(c.Delivery.BatchMaxEvents >= 1 && c.Delivery.BatchMaxEvents <= 500, "delivery.batch_max_events", "1 to 500")
 	within("delivery.batch_max_wait", c.Delivery.BatchMaxWait, 0, 30*time.Second)
 	within("delivery.rotation_overlap", c.Delivery.RotationOverlap, 0, 90*24*time.Hour)
+	reviews := c.Deferrals.Reviews
+	check(len(reviews) > 0 && slices.IsSorted(reviews) && reviews[0] >= time.Second && reviews[len(reviews)-1] <= 30*24*time.Hour,
+		"deferrals.reviews", "ascending, 1s to 720h")
 	hostPort("mail.smtp_addr", c.Mail.SMTPAddr, true)
 	check(slices.Contains([]string{"starttls", "tls", "none"}, c.Mail.TLS), "mail.tls", "starttls, tls or none")
 	_, err := mail.ParseAddress(c.Mail.From)

@@ -43,6 +43,8 @@ func (f field) wants() string {
 	switch f.value.Interface().(type) {
 	case time.Duration:
 		return `a duration with its unit, like "30s" or "5m"`
+	case []time.Duration:
+		return `a list of durations with their units, like "15m, 4h"`
 	case []netip.Prefix:
 		return `a list of address ranges, like "10.0.0.0/8"`
 	case []uint16:
@@ -90,7 +92,7 @@ func (f field) text() string {
 		return fmt.Sprintf("%q", v)
 	case time.Duration:
 		return v.String()
-	case []netip.Prefix, []uint16:
+	case []netip.Prefix, []uint16, []time.Duration:
 		return strings.ReplaceAll(fmt.Sprint(v), " ", ", ")
 	default:
 		return fmt.Sprint(v)

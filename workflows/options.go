@@ -34,7 +34,7 @@ const (
 	NoticeShownUnsentAt = 24 * time.Hour
 )
 
-// DeferralReviews is when TrackDeferrals looks at the messages of a cohort,
+// DeferralReviews is, unless configured otherwise, when TrackDeferrals looks at the messages of a cohort,
 // counted from when the last of them can have joined it. The last review gives
 // up on those that are still deferred: RFC 5321, 4.5.4.1 lets senders try for
 // four to five days.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -29,9 +28,6 @@ func newReceiver() *receiver {
 	r.server = httptest.NewServer(r)
 	return r
 }
-
-// port is what the product must be allowed to call.
-func (r *receiver) port() int { return r.server.Listener.Addr().(*net.TCPAddr).Port }
 
 // endpoint makes a new address that answers 200.
 func (r *receiver) endpoint(name string) *endpoint {

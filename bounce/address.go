@@ -181,6 +181,20 @@ var roleLocals = map[string]bool{
 	"webmaster": true, "noreply": true, "no-reply": true, "help": true, "root": true, "postmast": true, "servicedesk": true,
 }
 
+// isRole also tells the command addresses of mailing lists.
+func isRole(address string) bool {
+	local := localOf(address)
+	if roleLocals[local] {
+		return true
+	}
+	for _, suffix := range []string{"-request", "-owner", "-ctl", "-help", "-unsubscribe", "-subscribe"} {
+		if strings.HasSuffix(local, suffix) {
+			return true
+		}
+	}
+	return strings.HasPrefix(local, "owner-")
+}
+
 // registrable is the domain under which a host name stands, by rule of thumb:
 // mr2.its.yale.edu -> yale.edu, mx.example.co.uk -> example.co.uk.
 func registrable(host string) string {

@@ -15,7 +15,7 @@ func (r *reader) feedback(n *notice) {
 		switch strings.ToLower(f.Name) {
 		case "feedback-type":
 			p.FeedbackType = strings.ToLower(value)
-		case "original-rcpt-to", "removal-recipient":
+		case "original-rcpt-to":
 			named = append(named, cleanAddress(afterType(value)))
 		case "original-mail-from":
 			p.ReturnPath = cleanAddress(value)
@@ -51,7 +51,8 @@ func (r *reader) complainants(n *notice, named []string) {
 
 func redacted(address string) bool {
 	local := localOf(address)
-	return strings.Contains(local, "redacted") || strings.Trim(local, "x*-") == "" || strings.Contains(domainOf(address), "redacted")
+	hash := len(local) >= 24 && strings.Trim(local, "0123456789abcdef") == ""
+	return hash || strings.Contains(local, "redacted") || strings.Trim(local, "x*-") == "" || strings.Contains(domainOf(address), "redacted")
 }
 
 // providerComplaint reads complaints in providers' own forms: Microsoft's

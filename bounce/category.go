@@ -12,6 +12,7 @@ type evidence struct {
 	comment    string // what the Status field says besides
 	diagnostic string // Diagnostic-Code, or what stands for it
 	near, wide []line // the notice's text about this recipient
+	all        []line // the whole of it, when it is about nobody else
 	subject    string
 	code       int // reply code, once it is known
 	action     Action
@@ -27,10 +28,13 @@ func (e *evidence) enhancedStatus() string {
 		return status
 	}
 	reply := enhancedStatus(withoutType(e.diagnostic))
-	if reply == "" && codeIn(withoutType(e.diagnostic)) == 0 {
+	if reply == "" && status == "" {
 		reply = enhancedStatus(join(e.near))
-		if reply == "" && status == "" {
+		if reply == "" {
 			reply = markedStatus(join(e.wide))
+		}
+		if reply == "" {
+			reply = markedStatus(join(e.all))
 		}
 	}
 	if reply == "" || status != "" && vague(reply) {
@@ -50,7 +54,7 @@ func (e *evidence) smtpCode() int {
 		}
 		return 0
 	}
-	for _, text := range []string{diagnostic, join(e.near), join(e.wide)} {
+	for _, text := range []string{diagnostic, join(e.near), join(e.wide), join(e.all)} {
 		if code := smtpCode(text); code > 0 {
 			return code
 		}
@@ -69,7 +73,17 @@ func withoutType(diagnostic string) string {
 	if equalFold(strings.TrimSpace(kind), "x-unix") && len(rest) <= 3 {
 		return ""
 	}
-	return rest
+	return quotedReply(rest)
+}
+
+// quotedReply is the other server's answer where a server puts its own words
+// before it: "5.1.0 - Unknown address error 550-'5.7.1 ... Access denied'"
+// (IronPort, Amazon SES).
+func quotedReply(s string) string {
+	if at := strings.Index(s, "-'"); at >= 3 && isReplyAt(s, at-3) {
+		return s[at-3:]
+	}
+	return s
 }
 
 // category weighs the evidence, the clearest first: what the reply says, a
@@ -77,21 +91,27 @@ func withoutType(diagnostic string) string {
 // code with the command it answered.
 func (e *evidence) category() event.Category {
 	reply := withoutType(e.diagnostic)
-	near, wide := join(e.near), join(e.wide)
+	near, wide, all := join(e.near), join(e.wide), join(e.all)
 	if e.status != "" {
 		if c, ok := certainCodes[e.status[2:]]; ok {
 			return c
 		}
 	}
-	for _, text := range []string{answers(reply + "\n" + near), reply, near} {
+	if reply == "" && near == "" {
+		near = wide // nothing closer: the notice's explanation is all there is
+	}
+	for _, text := range []string{reply, firstAnswer(near), near} {
 		if c := e.said(text); c != "" {
-			return c
+			return e.staged(c, reply+"\n"+near)
 		}
 	}
 	if c := specificCategory(e.status); c != "" {
 		return e.timed(c, wide)
 	}
-	for _, text := range []string{e.comment, answers(wide), wide, e.subject} {
+	if c := tellingReplies[e.code]; c != "" {
+		return c
+	}
+	for _, text := range []string{e.comment, firstAnswer(wide), wide, firstAnswer(all), all, e.subject} {
 		if c := e.said(text); c != "" {
 			return c
 		}
@@ -99,7 +119,7 @@ func (e *evidence) category() event.Category {
 	if c := generalCategory(e.status); c != "" {
 		return c
 	}
-	return e.byReply(reply + "\n" + near + "\n" + wide)
+	return e.byReply(reply + "\n" + near + "\n" + wide + "\n" + all)
 }
 
 // said is the category of a text, seen with what else is known.
@@ -139,45 +159,65 @@ func (e *evidence) aboutSender(text string) bool {
 	if len(domain) < 4 || domain == domainOf(e.recipient) || !strings.Contains(domain, ".") {
 		return false
 	}
-	lower := strings.ToLower(text)
-	at := strings.Index(lower, domain)
-	if at < 0 {
-		return false
+	for rest := strings.ToLower(text); ; {
+		_, after, found := strings.Cut(rest, domain)
+		if !found {
+			return false
+		}
+		next := after[:min(len(after), 40)]
+		if containsAny(next, []string{"does not exist", "doesn't exist", "not found", "cannot be resolved", "unresolvable", "does not resolve"}) && !strings.Contains(next, "@") {
+			return true
+		}
+		rest = after
 	}
-	after := lower[at+len(domain):]
-	return containsAny(after[:min(len(after), 40)], []string{"does not exist", "doesn't exist", "not found", "cannot be resolved", "unresolvable", "does not resolve"}) &&
-		!strings.Contains(after[:min(len(after), 40)], "@")
 }
 
-// answers are the lines in which the other server speaks.
-func answers(text string) string {
+// firstAnswer is the first refusal of an SMTP transcript. Later ones are the
+// consequences ("503 Need RCPT").
+func firstAnswer(text string) string {
 	if !strings.Contains(text, "<<<") && !strings.Contains(text, ">>>") {
 		return ""
 	}
-	var b strings.Builder
 	for l := range strings.Lines(text) {
-		if answer, ok := transcriptAnswer(l); ok {
-			b.WriteString(answer)
-			b.WriteByte('\n')
+		if answer, ok := transcriptAnswer(l); ok && isReplyAt(answer, 0) {
+			return answer
 		}
 	}
-	return b.String()
+	return ""
+}
+
+// staged corrects what general words mean by the command that they answered: a
+// server that refuses at the greeting refuses the client.
+func (e *evidence) staged(c event.Category, text string) event.Category {
+	if c == event.Policy && e.code/100 == 5 && stage(text) == event.Blocklisted {
+		return event.Blocklisted
+	}
+	return c
+}
+
+// stage is what a refusal (5xx) without a usable text is about, by the command
+// it answered: the client, the sender, or the message.
+func stage(text string) event.Category {
+	lower := strings.ToLower(text)
+	switch {
+	case containsAny(lower, []string{"after initial connection", "after ehlo", "after helo", "in reply to connect", "reply to ehlo", "reply to helo", "refused to talk to me"}):
+		return event.Blocklisted
+	case containsAny(lower, []string{"after mail from", "reply to mail from", "sender was rejected", "did not like our mail from"}):
+		return event.SenderRejected
+	case containsAny(lower, []string{"end of data", "after i sent the message", "final data", "reply to data", "after data"}):
+		return event.Policy
+	}
+	return event.NoReason
 }
 
 // byReply goes by the reply code and the command it answered (RFC 5321, 4.2
 // and 4.3.2).
 func (e *evidence) byReply(text string) event.Category {
-	lower := strings.ToLower(text)
-	if c, ok := replyCategories[e.code]; ok && c != event.NoReason {
+	if c := replyCategories[e.code]; c != "" {
 		return c
 	}
-	switch {
-	case e.code/100 == 5 && containsAny(lower, []string{"after mail from", "reply to mail from", "sender was rejected", "did not like our mail from"}):
-		return event.SenderRejected
-	case e.code/100 == 5 && containsAny(lower, []string{"after initial connection", "in reply to connect", "refused to talk to me"}):
-		return event.Blocklisted
-	case e.code/100 == 5 && containsAny(lower, []string{"end of data", "after i sent the message", "final data", "after data", "reply to end of data"}):
-		return event.Policy
+	if e.code/100 == 5 {
+		return stage(text)
 	}
 	return event.NoReason
 }
@@ -200,7 +240,7 @@ func categoryOfText(text string) event.Category {
 // continued replies repeat ("550-5.7.1 ...").
 func normalText(text string) string {
 	text = strings.ToLower(bound(text, 6000))
-	text = strings.NewReplacer("’", "'", "\u2018", "'", "\u00a0", " ", "“", `"`, "”", `"`).Replace(text)
+	text = quotes.Replace(text)
 	var b strings.Builder
 	b.Grow(len(text) + 2)
 	b.WriteByte(' ')
@@ -216,6 +256,10 @@ func normalText(text string) string {
 	}
 	return b.String()
 }
+
+// quotes unifies quotation marks. Postfix puts "Recipient address rejected:"
+// before other reasons as well; it is a reason itself only when nothing follows.
+var quotes = strings.NewReplacer("’", "'", "\u2018", "'", "\u00a0", " ", "“", `"`, "”", `"`, "recipient address rejected: ", "rejected-rcpt: ")
 
 // continued tells "550-5.7.1" and "550-".
 func continued(word string) bool {
@@ -295,7 +339,7 @@ func wordIndex(text, piece string) int {
 // text is what to show when there is no Diagnostic-Code: the lines about the
 // recipient.
 func (e *evidence) text() string {
-	for _, lines := range [][]line{e.near, e.wide} {
+	for _, lines := range [][]line{e.near, e.wide, e.all} {
 		if s := oneLine(join(lines)); s != "" {
 			return bound(s, maxDiagnostic)
 		}

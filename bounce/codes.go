@@ -76,7 +76,7 @@ func endsReply(rest string) bool {
 		return false
 	}
 	word := strings.ToLower(strings.TrimLeft(rest[:min(len(rest), 16)], " -"))
-	for _, unit := range []string{"kb", "mb", "byte", "kbyte", "second", "minute", "hour", "day", "message", "recipient", "times", "attempt", "x ", "ms", "characters", "users"} {
+	for _, unit := range []string{"kb", "mb", "byte", "kbyte", "second", "minute", "hour", "day", "messages", "recipients", "times", "attempt", "x ", "ms", "characters", "users"} {
 		if strings.HasPrefix(word, unit) {
 			return false
 		}

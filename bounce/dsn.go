@@ -55,9 +55,9 @@ func hasStatusFields(text string) bool {
 	return false
 }
 
-// embeddedStatus finds status fields in a text: a recipient, and a status or
-// an action close to it.
-func embeddedStatus(lines []line) string {
+// embeddedStatus finds where status fields begin in a text: a recipient, and a
+// status or an action. It returns -1 when there are none.
+func embeddedStatus(lines []line) int {
 	first := -1
 	recipient, result := false, false
 	for i, l := range lines {
@@ -76,9 +76,9 @@ func embeddedStatus(lines []line) string {
 		}
 	}
 	if !recipient || !result {
-		return ""
+		return -1
 	}
-	return joinRaw(lines[first:])
+	return first
 }
 
 // statusBlock is what one block of fields says about one recipient.

@@ -17,6 +17,8 @@ type signs struct {
 	returned   bool // a returned message
 	list       bool // a mailing list's header
 	human      bool // written or forwarded by a person
+	machine    bool // a program's mail: marked as such, or from a list's address
+	named      bool // an address, also in a sentence
 }
 
 // decide finds out what kind of mail it is and reads it accordingly. The order
@@ -31,6 +33,7 @@ func (r *reader) decide(n *notice) {
 	case r.otherReport(n):
 	case r.snsNotification(n):
 	case r.providerComplaint(n):
+	case r.wrapped(n):
 	case r.statusReport(n):
 	case r.textNotice(n):
 	case isAutoReply(n):
@@ -60,19 +63,43 @@ func (r *reader) otherReport(n *notice) bool {
 	return n.status == ""
 }
 
+// wrapped reads a notice that a gateway's own notice brings, without saying
+// anything itself (InterScan, Trend Micro). A notice within a person's mail is
+// not looked at.
+func (r *reader) wrapped(n *notice) bool {
+	if n.status != "" || len(n.inner) == 0 || r.wraps >= 2 || !isDaemon(n.returned.text("from")) || !(isDaemon(n.header.text("from")) || isNullSender(n.header)) {
+		return false
+	}
+	for _, m := range n.mentions(r) {
+		if m.tier <= tierPhrase {
+			return false
+		}
+	}
+	within := &reader{wraps: r.wraps + 1}
+	within.decide(within.collect(within.walk(n.inner)))
+	if within.report.Kind == NotABounce || len(within.report.Recipients) == 0 {
+		return false
+	}
+	within.report.To = append(r.report.To, within.report.To...)
+	r.report = within.report
+	r.problem("a notice within a notice")
+	return true
+}
+
 // statusReport reads a mail with delivery-status fields. The fields alone make
 // it a notice, except in mails that people send.
 func (r *reader) statusReport(n *notice) bool {
-	fields, inText := n.status, false
+	fields := n.status
 	if fields == "" {
 		// QUIRK: Amazon WorkMail and others put the fields into the text.
-		fields, inText = embeddedStatus(n.lines), true
-	}
-	if fields == "" {
-		return false
-	}
-	if s := r.signs(n); inText && !(s.daemon || s.nullSender || s.failed) && (s.human || s.list || !s.subject) {
-		return false
+		first := embeddedStatus(n.lines)
+		if first < 0 {
+			return false
+		}
+		if s := r.signs(n); !(s.daemon || s.nullSender || s.failed) && (s.human || s.list || !s.subject) {
+			return false
+		}
+		fields, n.lines = joinRaw(n.lines[first:]), n.lines[:first]
 	}
 	recipients := r.statusRecipients(fields)
 	if len(recipients) == 0 {
@@ -128,7 +155,7 @@ func (s signs) notice(n *notice) bool {
 	case s.daemon || s.nullSender:
 		return about && weak >= 1 || s.recipient && s.reason && weak >= 1
 	}
-	return weak >= 2 && about && (s.recipient || n.attached)
+	return weak >= 2 && about && (s.recipient || n.attached || s.machine && s.named)
 }
 
 func count(signs ...bool) int {
@@ -156,8 +183,10 @@ func (r *reader) signs(n *notice) signs {
 	if !s.daemon && !s.failed {
 		s.human = byPerson(n, subject)
 	}
+	s.machine = byMachine(n.header)
 	found := n.mentions(r)
 	for _, m := range found {
+		s.named = s.named || m.tier <= tierPhrase
 		if m.tier <= tierReply {
 			s.recipient = true
 			if !s.reason {
@@ -228,15 +257,39 @@ func byPerson(n *notice, subject string) bool {
 	return false
 }
 
+// byMachine tells mails of programs, by their marks (RFC 3834) or by the
+// addresses that list servers write under.
+func byMachine(h header) bool {
+	submitted := strings.ToLower(h.get("auto-submitted"))
+	precedence := strings.ToLower(h.get("precedence"))
+	return submitted != "" && submitted != "no" || h.has("x-mlserver") || precedence == "bulk" || precedence == "junk" ||
+		isRole(firstAddress(h.get("from"))) || strings.HasSuffix(localOf(firstAddress(h.get("from"))), "-admin")
+}
+
 // otherwise tells notices about other things, which servers send in the same
 // manner.
 func otherwise(n *notice) bool {
-	subject := strings.ToLower(n.header.text("subject"))
-	if containsAny(subject, otherSubjects) {
+	if aboutElse(strings.ToLower(n.header.text("subject"))) {
 		return true
 	}
 	text := strings.ToLower(join(n.lines[:min(len(n.lines), 40)]))
 	return containsAny(text, otherTexts)
+}
+
+// aboutElse judges a Subject. Notices often quote the Subject of the message
+// ("Undeliverable: Welcome to the list"), so a part of it that is a notice's and
+// nothing else settles it.
+func aboutElse(subject string) bool {
+	other := false
+	for segment := range strings.SplitSeq(subject, ":") {
+		switch {
+		case containsAny(segment, otherSubjects):
+			other = true
+		case containsAny(segment, noticeSubjects):
+			return false
+		}
+	}
+	return other || containsAny(subject, otherSubjects)
 }
 
 // opens looks for the phrases of notices in the lines before the returned

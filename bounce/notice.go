@@ -17,7 +17,9 @@ type notice struct {
 	receipt  string  // fields of a disposition-notification part (RFC 8098)
 	other    bool    // a report of another kind (RFC 8460)
 	returned header  // header of the returned message
+	inner    []byte  // the returned message itself, as much as may be needed
 	attached bool    // the returned message is a part of its own
+	guessed  bool    // that part is not marked as one
 	cut      bool    // the returned message follows in the text
 	texts    []texts // in the order of the parts
 }
@@ -54,9 +56,8 @@ func (r *reader) visit(n *notice, p *part) {
 		n.receipt += r.decoded(p)
 	case strings.HasPrefix(p.kind, "application/tlsrpt"):
 		n.other = true
-	case p.kind == "message/rfc822" || p.kind == "text/rfc822-headers" || p.kind == "message/rfc822-headers" ||
-		p.kind == "message/global" || p.kind == "message/global-headers" || p.kind == "text/rfc822" || p.kind == "message/news":
-		r.visitReturned(n, p)
+	case strings.HasPrefix(p.kind, "message/"), strings.HasPrefix(p.kind, "text/rfc822"):
+		r.visitReturned(n, p) // rfc822, global, partial (Bigfoot); rfc822-headers, rfc822-header
 	case strings.HasPrefix(p.kind, "text/") || p == n.root && !strings.Contains(p.kind, "/"):
 		r.visitText(n, p)
 	}
@@ -92,18 +93,25 @@ func (r *reader) visitStatus(n *notice, p *part) {
 		n.texts = append(n.texts, texts{s: s, after: n.attached})
 		return
 	}
+	if at := strings.Index(s, "\n--"); at >= 0 && !n.attached && strings.Contains(s[at:], "\nContent-") {
+		// QUIRK: a mistyped boundary leaves the returned message in here.
+		if h := r.returnedHeader(s[at:]); strength(h) >= 2 {
+			n.returned, n.attached = h, true
+			s = s[:at]
+		}
+	}
 	if len(n.status)+len(s) < maxText {
 		n.status += "\n\n" + s
 	}
 }
 
 func (r *reader) visitReturned(n *notice, p *part) {
-	if n.attached {
+	if n.attached && !n.guessed {
 		return
 	}
-	n.attached = true
-	h := r.returnedHeader(string(decodeTransfer(p.body, p.header.get("content-transfer-encoding"), maxText)))
-	if len(h) > 0 {
+	n.attached, n.guessed = true, false
+	n.inner = decodeTransfer(p.body, p.header.get("content-transfer-encoding"), maxText)
+	if h := r.returnedHeader(string(n.inner)); len(h) > 0 {
 		n.returned = h
 	}
 }
@@ -117,11 +125,11 @@ func (r *reader) visitText(n *notice, p *part) {
 	// part has no header of its own, so that its header was taken for one.
 	if p != n.root && !n.attached {
 		if h := r.returnedHeader(s); strength(h) >= 2 && startsWithField(s) {
-			n.returned, n.attached = h, true
+			n.returned, n.attached, n.guessed = h, true, true
 			return
 		}
 		if strength(p.header) >= 2 {
-			n.returned, n.attached = p.header, true
+			n.returned, n.attached, n.guessed = p.header, true, true
 			return
 		}
 	}
@@ -149,7 +157,8 @@ func (r *reader) assemble(n *notice) {
 	n.lines = splitLines(n.text)
 	if at := returnedAt(n.lines); at >= 0 {
 		if len(n.returned) == 0 {
-			n.returned = r.returnedHeader(joinRaw(n.lines[at:]))
+			n.inner = []byte(joinRaw(n.lines[at:]))
+			n.returned = r.returnedHeader(string(n.inner))
 		}
 		n.lines, n.cut = n.lines[:at], true
 	}

@@ -15,7 +15,6 @@ import (
 var certainCodes = map[string]event.Category{
 	"7.26":  event.AuthenticationFailure,
 	"7.25":  event.AuthenticationFailure,
-	"1.10":  "",                                                                        // null MX (RFC 7505), or Microsoft's "recipient not found": by text
 	"7.606": event.Blocklisted, "7.511": event.Blocklisted, "7.708": event.Blocklisted, // learn.microsoft.com, NDR codes
 	"7.650": event.RateLimited,
 	"7.515": event.AuthenticationFailure, "7.509": event.AuthenticationFailure, "7.512": event.AuthenticationFailure,
@@ -34,7 +33,7 @@ var specificCodes = map[string]event.Category{
 	"6.1": event.ContentRejected, "6.2": event.ContentRejected, "6.3": event.ContentRejected, "6.4": event.ContentRejected, "6.5": event.ContentRejected,
 	"6.7": event.ProtocolError, "6.8": event.ProtocolError, "6.9": event.ProtocolError, "6.10": event.ProtocolError,
 	"7.2": event.Policy, "7.3": event.Policy, "7.4": event.ProtocolError, "7.5": event.ProtocolError, "7.6": event.Policy, "7.7": event.Policy,
-	"7.8": event.AuthenticationFailure, "7.9": event.AuthenticationFailure, "7.12": event.AuthenticationFailure,
+	"7.8": event.AuthenticationFailure, "7.12": event.AuthenticationFailure,
 	"7.10": event.ProtocolError, "7.11": event.ProtocolError, "7.30": event.ProtocolError,
 	"7.13": event.InactiveMailbox, "7.14": event.Policy, "7.15": event.Policy, "7.16": event.Policy, "7.17": event.InvalidRecipient, "7.18": event.InvalidDomain, "7.19": event.Policy,
 	"7.20": event.AuthenticationFailure, "7.21": event.AuthenticationFailure, "7.22": event.AuthenticationFailure, "7.23": event.AuthenticationFailure, "7.24": event.AuthenticationFailure,
@@ -52,7 +51,7 @@ var specificCodes = map[string]event.Category{
 
 // generalCodes are less than a text, more than a reply code.
 var generalCodes = map[string]event.Category{
-	"3.0": event.SystemError, "4.0": event.NetworkError, "5.0": event.ProtocolError, "6.0": event.ContentRejected, "7.0": event.Policy, "7.1": event.Policy,
+	"3.0": event.SystemError, "4.0": event.NetworkError, "5.0": event.ProtocolError, "6.0": event.ContentRejected, "7.0": event.Policy, "7.1": event.Policy, "7.9": event.Policy, // 7.9 is used for policies far more than for weak passwords
 }
 
 func specificCategory(status string) event.Category {
@@ -78,8 +77,12 @@ var replyCategories = map[int]event.Category{
 	421: event.NetworkError, 426: event.NetworkError, 441: event.NetworkError, 442: event.NetworkError, 446: event.NetworkError, 447: event.GaveUp,
 	451: event.SystemError, 452: event.SystemError, 454: event.ProtocolError, 455: event.ProtocolError, 431: event.SystemError, 422: event.MailboxFull, 432: event.SystemError,
 	500: event.ProtocolError, 501: event.ProtocolError, 502: event.ProtocolError, 503: event.ProtocolError, 504: event.ProtocolError, 555: event.ProtocolError,
-	512: event.InvalidDomain, 510: event.InvalidRecipient, 511: event.InvalidRecipient, 521: event.InvalidDomain, 556: event.InvalidDomain, // RFC 7504
-	522: event.MailboxFull, 523: event.MessageTooLarge, 552: event.MailboxFull,
-	525: event.InactiveMailbox, 530: event.AuthenticationFailure, 535: event.AuthenticationFailure, 538: event.AuthenticationFailure,
-	541: event.SpamContent, 542: event.InvalidRecipient, 551: event.InvalidRecipient, 553: event.InvalidRecipient, 571: event.Policy, 572: event.RelayDenied,
+	552: event.MailboxFull, 530: event.AuthenticationFailure, 535: event.AuthenticationFailure, 538: event.AuthenticationFailure,
+	553: event.InvalidRecipient, 571: event.Policy, 572: event.RelayDenied,
+}
+
+// tellingReplies are reply codes that mean one thing.
+var tellingReplies = map[int]event.Category{
+	510: event.InvalidRecipient, 511: event.InvalidRecipient, 512: event.InvalidDomain, 521: event.InvalidDomain, 556: event.InvalidDomain, // RFC 7504
+	522: event.MailboxFull, 523: event.MessageTooLarge, 525: event.InactiveMailbox, 541: event.SpamContent, 542: event.InvalidRecipient, 551: event.InvalidRecipient,
 }

@@ -144,6 +144,7 @@ func Read(mail []byte) (report Report) {
 type reader struct {
 	report Report
 	parts  int // MIME parts seen
+	wraps  int // notices around this one
 }
 
 // problem notes what is wrong with the mail, each thing once.

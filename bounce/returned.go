@@ -38,6 +38,9 @@ func isSeparator(s string) bool {
 	if lower == "" {
 		return false
 	}
+	if containsAny(lower, []string{"address", "recipient"}) {
+		return false // "The following addresses did not receive a copy of your message:"
+	}
 	if !containsAny(lower, separatorWords) {
 		return decorated && (strings.HasPrefix(lower, "below this line") || strings.HasPrefix(lower, "below the next line"))
 	}
@@ -132,6 +135,9 @@ func headerBlock(lines []line) bool {
 
 // strength counts the fields of a header that only messages have.
 func strength(h header) int {
+	if !h.has("received") && !h.has("message-id") {
+		return 0
+	}
 	n := 0
 	for _, name := range []string{"received", "message-id", "from", "to", "date", "subject", "return-path", "mime-version"} {
 		if h.has(name) {
@@ -143,8 +149,8 @@ func strength(h header) int {
 
 func startsWithField(s string) bool {
 	first, _, _ := strings.Cut(strings.TrimLeft(s, "\n\t "), "\n")
-	_, _, ok := fieldOf([]byte(first))
-	return ok
+	name, _, ok := fieldOf([]byte(first))
+	return ok && messageField(name)
 }
 
 // returnedHeader reads the header of the returned message from a text that

@@ -108,7 +108,11 @@ func (n *notice) lineMentions(found []mention, i int, introduced bool, own map[s
 		default:
 			m.tier = tierMention
 		}
-		if own[strings.ToLower(a.address)] || roleLocals[localOf(a.address)] || m.tier > tierIntro && contacts(lower) || m.tier == tierLead && i > 0 && contacts(strings.ToLower(n.lines[i-1].s)) {
+		if k > 0 && m.tier == tierLead && named(s[addresses[k-1].end:a.start], addresses[k-1], a, s) {
+			found[len(found)-1] = m // "a@b <c@d>": the first is the display name
+			continue
+		}
+		if own[strings.ToLower(a.address)] || isRole(a.address) || m.tier > tierIntro && contacts(lower) || m.tier == tierLead && i > 0 && contacts(strings.ToLower(n.lines[i-1].s)) {
 			m.tier += tierNever
 		}
 		found = append(found, m)
@@ -129,6 +133,11 @@ func leads(lines []line, i int, a located) bool {
 	}
 	before := lines[i-1].s
 	return strings.HasSuffix(before, ":") || len(before) < 40 || strings.Contains(before, "@")
+}
+
+// named tells a display name that looks like an address from a list.
+func named(between string, name, address located, s string) bool {
+	return strings.Trim(between, " \t\"'") == "" && s[address.start] == '<' && s[name.start] != '<'
 }
 
 // listed: only separators between two addresses of a list.
@@ -198,7 +207,7 @@ func recipientKey(head string) bool {
 // toWords precede the recipient in a sentence.
 var toWords = []string{
 	"to", "recipient", "recipients", "user", "users", "address", "addressed", "addressed,", "mailbox", "account", "for", "group", "recipient(s)", "alias", "userid",
-	"à", "an", "a", "para", "al", "per", "usuario", "usuário", "utilisateur", "destinatario", "destinatário", "destinataire", "adresse", "empfänger", "benutzer", "postfach", "utente", "indirizzo", "dirección", "endereço", "naar", "aan", "till", "til", "do", "na adres", "adresu",
+	"à", "an", "a", "para", "al", "per", "usuario", "usuário", "utilisateur", "destinatario", "destinatário", "destinataire", "list", "adresse", "empfänger", "benutzer", "postfach", "utente", "indirizzo", "dirección", "endereço", "naar", "aan", "till", "til", "do", "na adres", "adresu",
 	"получателю", "адресу", "адрес", "пользователь", "пользователю", "адресата", "宛先", "に",
 }
 
@@ -378,7 +387,7 @@ func (r *reader) recipientsOf(n *notice) []mention {
 	case best <= tierReply:
 		return agreed(chosen, failed)
 	}
-	return named(n, failed, found)
+	return fromHeader(n, failed, found)
 }
 
 // agreed keeps those that X-Failed-Recipients lists too, if any.
@@ -395,8 +404,8 @@ func agreed(chosen []mention, failed []string) []mention {
 	return chosen
 }
 
-// named makes mentions of X-Failed-Recipients.
-func named(n *notice, failed []string, found []mention) []mention {
+// fromHeader makes mentions of X-Failed-Recipients.
+func fromHeader(n *notice, failed []string, found []mention) []mention {
 	var chosen []mention
 	for _, address := range failed {
 		m := mention{address: address, wide: n.lines}
@@ -432,6 +441,11 @@ func failedRecipients(h header) []string {
 // VERP, the addressee himself, the returned message's To.
 func (r *reader) likely(n *notice, chosen, found []mention) []mention {
 	sent := returnedTo(n)
+	if len(chosen) == 0 || chosen[0].tier >= tierPhrase {
+		if bare := n.bareNames(sent); len(bare) > 0 {
+			return bare
+		}
+	}
 	if len(chosen) > 1 && chosen[0].tier >= tierPhrase {
 		if both := agreed(chosen, sent); len(both) < len(chosen) {
 			return both
@@ -439,9 +453,6 @@ func (r *reader) likely(n *notice, chosen, found []mention) []mention {
 	}
 	if len(chosen) > 0 {
 		return chosen
-	}
-	if bare := n.bareNames(sent); len(bare) > 0 {
-		return bare
 	}
 	if only := onlyMention(found, tierMention); only != nil {
 		return []mention{*only}
@@ -453,7 +464,7 @@ func (r *reader) likely(n *notice, chosen, found []mention) []mention {
 		}
 	}
 	for tier := tierLead; tier <= tierReply; tier++ {
-		if only := onlyMention(found, tier+tierNever); only != nil && !roleLocals[localOf(only.address)] {
+		if only := onlyMention(found, tier+tierNever); only != nil && !isRole(only.address) {
 			return []mention{*only}
 		}
 	}
@@ -579,8 +590,7 @@ func (r *reader) readText(n *notice, action Action) {
 		}
 		e := evidence{near: m.near, wide: m.wide, action: action, recipient: rcpt.Address, sender: r.sender(n)}
 		if len(chosen) == 1 {
-			e.wide = append(append([]line{}, m.wide...), n.lines...)
-			e.subject = n.header.text("subject")
+			e.all, e.subject = n.lines, n.header.text("subject")
 		}
 		r.settle(&rcpt, e)
 		r.add(rcpt)

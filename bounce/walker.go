@@ -26,7 +26,12 @@ func (r *reader) walk(mail []byte) *part {
 		r.problem("the mail is larger than what is read of it")
 	}
 	mail = normalize(mail)
-	mail = bytes.TrimLeft(mail, "\n")
+	for at := 0; len(mail) > 0; mail = mail[at:] {
+		var first []byte
+		if first, at = lineAt(mail, 0); len(bytes.TrimSpace(first)) > 0 {
+			break // QUIRK: empty lines before the header
+		}
+	}
 	if bytes.HasPrefix(mail, []byte("From ")) || bytes.HasPrefix(mail, []byte(">From ")) {
 		_, mail, _ = bytes.Cut(mail, []byte("\n")) // an mbox separator
 	}
@@ -59,6 +64,9 @@ func (r *reader) part(raw []byte, depth int) *part {
 	p.kind, p.params = mediaType(h.get("content-type"))
 	if p.kind == "" {
 		p.kind = "text/plain" // RFC 2045, 5.2
+		if boundary := guessBoundary(body[:min(len(body), 600)]); boundary != "" && depth == 0 {
+			p.kind, p.params["boundary"] = "multipart/mixed", boundary // QUIRK: the header lost its MIME fields
+		}
 	}
 	if !p.multipart() {
 		return p

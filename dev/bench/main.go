@@ -38,6 +38,7 @@ type options struct {
 	short       float64
 	connections int
 	perMessage  int
+	webhooks    int
 	mix         map[string]int
 	phases      []string
 	dataDir     string
@@ -66,6 +67,7 @@ func parse(args []string) (options, error) {
 	f.Float64Var(&o.seconds, "seconds", 60, "length of the closed loop; other runs take a third of it")
 	f.IntVar(&o.connections, "connections", 128, "keep-alive connections that post")
 	f.IntVar(&o.perMessage, "per-message", 2, "events of one message; 1 = every callback is about a new one")
+	f.IntVar(&o.webhooks, "webhooks", 1, "webhooks that get every event; delivery is watched at the first")
 	mix := f.String("mix", "mandrill=1,mailtrap=1", "share of each ESP")
 	some := f.String("phases", strings.Join(phases, ","), "which parts to run")
 	f.StringVar(&o.dataDir, "data", "", "directory of the databases, kept; default: a temporary one")
@@ -163,7 +165,7 @@ func open(ctx context.Context, o options, dir string) (b *bench, err error) {
 	if b.generator, err = start(ctx, nil, "generator", b.nonce); err != nil {
 		return b, err
 	}
-	b.targets, err = setUp(ctx, b.stack.API, b.generator.ready, b.nonce, o.mix)
+	b.targets, err = setUp(ctx, b.stack.API, b.generator.ready, b.nonce, o.mix, o.webhooks)
 	return b, err
 }
 

@@ -13,12 +13,18 @@ import (
 	"aftersend/dev/internal/stack"
 )
 
-// setUp makes, through the product's API, a webhook that delivers to the sink and a source for every ESP in the mix.
-func setUp(ctx context.Context, api, sink, nonce string, mix map[string]int) ([]load.Target, error) {
+// setUp makes, through the product's API, a source for every ESP in the mix, and webhooks that deliver to the sink, of which the
+// first is watched there.
+func setUp(ctx context.Context, api, sink, nonce string, mix map[string]int, webhooks int) ([]load.Target, error) {
 	c := client{base: api + "/api/v1", http: &http.Client{Timeout: 10 * time.Second}}
-	err := c.post(ctx, "/webhooks", map[string]any{"name": "bench " + nonce, "url": sink}, nil)
-	if err != nil {
-		return nil, err
+	for i := range webhooks {
+		url := sink
+		if i > 0 {
+			url = fmt.Sprintf("%s/%d", sink, i)
+		}
+		if err := c.post(ctx, "/webhooks", map[string]any{"name": fmt.Sprintf("bench %s, %d", nonce, i), "url": url}, nil); err != nil {
+			return nil, err
+		}
 	}
 	var targets []load.Target
 	for _, espName := range []string{"mandrill", "mailtrap"} {

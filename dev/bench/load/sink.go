@@ -12,7 +12,7 @@ import (
 // maxDelivery bounds the body of one delivery.
 const maxDelivery = 64 << 20
 
-// Sink is the endpoint of a subscriber: it answers every POST with 200 at once and notes which of our events were in it.
+// Sink is the endpoint of subscribers: it answers every POST with 200 at once, and notes which of our events were in those to URL.
 type Sink struct {
 	listener net.Listener
 	marker   []byte
@@ -30,8 +30,11 @@ func NewSink(nonce string) (*Sink, error) {
 	return s, nil
 }
 
-// URL is where a webhook delivers to.
-func (s *Sink) URL() string { return "http://" + s.listener.Addr().String() + "/events" }
+// eventsPath is where events are noted; elsewhere they are only taken.
+const eventsPath = "/events"
+
+// URL is where the webhook delivers to whose events are noted. Others may deliver to any other path.
+func (s *Sink) URL() string { return "http://" + s.listener.Addr().String() + eventsPath }
 
 // Close stops listening.
 func (s *Sink) Close() error { return s.listener.Close() }
@@ -54,6 +57,7 @@ var (
 	goOn        = []byte("HTTP/1.1 100 Continue\r\n\r\n")
 	needsLength = []byte("HTTP/1.1 411 Length Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 	expect      = []byte("\r\nexpect:")
+	noted       = []byte("POST " + eventsPath + " ")
 )
 
 // serve reads deliveries from one connection until it ends.
@@ -81,7 +85,9 @@ func (s *Sink) serve(c net.Conn) {
 				return
 			}
 		}
-		s.note(buffer[start : start+length])
+		if bytes.HasPrefix(buffer, noted) {
+			s.note(buffer[start : start+length])
+		}
 		if _, err := c.Write(accepted); err != nil {
 			return
 		}

@@ -106,6 +106,12 @@ func TestABounceThatNamesNoMessageGoesToTheOnlyOneItCanMean(t *testing.T) {
 	row, _ = h.message("b@example.com")
 	require.Equal(t, "delivered", row.Status)
 	require.Zero(t, h.link())
+
+	// Beside other words about the same message.
+	h.process(h.post(line(said(event.Opened, "b", 5))+"\n"+line(report("b@example.com", 60)), line(said(event.Clicked, "b", 6))))
+	row, timeline = h.message("b@example.com")
+	require.Equal(t, "bounced", row.Status)
+	require.Len(t, timeline, 4)
 }
 
 func TestAWrongGuessIsWorseThanNone(t *testing.T) {

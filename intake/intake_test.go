@@ -361,6 +361,37 @@ func TestAWriterDeclaredDeadLosesNothing(t *testing.T) {
 	require.Equal(t, 1, open)
 }
 
+// Every cohort of deferred messages gets its workflow, and another one when its
+// review is long overdue.
+func TestSweepersWatchOverDeferrals(t *testing.T) {
+	db, s := open(t)
+	e := newEngine(db)
+	source := id.New()
+	for _, statement := range []string{
+		`insert into accounts (id, name) values ($1, 'a')`,
+		`insert into sources (id, account_id, esp, name, token_hash, token_sealed) values ($1, $1, 'mandrill', 'm', '', '')`,
+		`insert into deferral_cohorts (id, source_id, opens_at) values (gen_random_uuid(), $1, now() - interval '2 minutes')`,
+		`insert into deferral_cohorts (id, source_id, opens_at, started_at, next_at) values (gen_random_uuid(), $1, now() - interval '1 day', now() - interval '1 day', now() - interval '1 hour')`,
+		// Watched already, and closed.
+		`insert into deferral_cohorts (id, source_id, opens_at, started_at) values (gen_random_uuid(), $1, now() - interval '20 minutes', now() - interval '15 minutes')`,
+		`insert into deferral_cohorts (id, source_id, opens_at, started_at, next_at) values (gen_random_uuid(), $1, now() - interval '23 hours', now() - interval '23 hours', now() + interval '1 hour')`,
+		`insert into deferral_cohorts (id, source_id, opens_at, closed_at) values (gen_random_uuid(), $1, now() - interval '2 days', now())`,
+	} {
+		_, err := db.Exec(statement, source)
+		require.NoError(t, err, statement)
+	}
+	sweeper := intake.NewSweeper(s, e, intake.NewStarter(s, e, intake.Options{}, silent), nil, intake.Options{}, silent)
+	e.down.Store(true)
+	require.Error(t, sweeper.Sweep(t.Context()))
+	e.down.Store(false)
+	for range 2 {
+		require.NoError(t, sweeper.Sweep(t.Context()))
+	}
+	require.Len(t, e.cohorts, 2)
+	require.Equal(t, "mandrill", e.cohorts[0].ESP)
+	require.Equal(t, e.cohorts[0].OpensAt.Add(store.DeferralWindow), e.cohorts[0].Closes)
+}
+
 func TestSweepersCloseEveryGap(t *testing.T) {
 	db, s := open(t)
 	e := newEngine(db)

@@ -19,7 +19,7 @@ import (
 var layers = [][]string{
 	{"id", "event", "crash", "config", "migrations", "pglocal"},
 	{"seal", "outbound"},
-	{"esp", "bounce", "correlate", "webhook", "notify"},
+	{"esp", "bounce", "correlate", "webhook", "notify", "watch"},
 	{"store"},
 	{"activities"},
 	{"workflows"},
@@ -31,7 +31,7 @@ var layers = [][]string{
 
 // pure rooms think: no database, no workflow engine, no HTTP framework, no
 // file system, no network.
-var pure = map[string]bool{"event": true, "correlate": true, "webhook": true, "bounce": true}
+var pure = map[string]bool{"event": true, "correlate": true, "webhook": true, "bounce": true, "watch": true}
 
 // meaning says what belongs in a room, for the failure message.
 var meaning = map[string]string{
@@ -41,6 +41,7 @@ var meaning = map[string]string{
 	"webhook":    "filters, payloads, signatures, verdicts",
 	"outbound":   "the safe HTTP client",
 	"notify":     "mails to people",
+	"watch":      "whether counts are out of the ordinary",
 	"store":      "SQL",
 	"activities": "load, call a pure room, save",
 	"workflows":  "deciding: the order of steps, timers, signals",

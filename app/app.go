@@ -34,6 +34,7 @@ import (
 	"aftersend/outbound"
 	"aftersend/seal"
 	"aftersend/store"
+	"aftersend/watch"
 	"aftersend/worker"
 	"aftersend/workflows"
 )
@@ -211,9 +212,20 @@ func (p *process) buildWorker() error {
 		},
 	}
 	p.worker = worker.New(p.temporal, worker.Deps{
-		Processing: processing, Delivery: delivery, Sweep: p.sweeper.Sweep, Attributes: p.engine.attributes.Load, Log: p.log,
+		Processing: processing, Delivery: delivery, Sweep: p.sweeper.Sweep, Watch: p.watch().Watch, Attributes: p.engine.attributes.Load, Log: p.log,
 	}, worker.Options{StopTimeout: p.cfg.Temporal.WorkerStopTimeout})
 	return nil
+}
+
+func (p *process) watch() *activities.Watch {
+	c := p.cfg.Watch
+	return &activities.Watch{
+		Store: p.store, PublicURL: p.cfg.API.BaseURL(), Now: time.Now, Log: p.log,
+		Settings: watch.Settings{
+			DropBelow: c.DropBelow, DropEvents: c.DropEvents, SilentEvents: c.SilentEvents,
+			FailureShare: c.FailureShare, FailureRise: c.FailureRise, FailureEvents: c.FailureEvents,
+		},
+	}
 }
 
 // fetchTimeout bounds the look-up of a certificate and the confirmation of a

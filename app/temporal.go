@@ -61,12 +61,16 @@ func MissingSearchAttributes(ctx context.Context, c client.Client, namespace str
 	return missing, nil
 }
 
-// sweepSchedule starts a Maintain workflow every minute: the backstop of the
-// sweep that every process does by itself.
-const (
-	sweepSchedule = "aftersend-sweep"
-	sweepEvery    = time.Minute
-)
+// schedules start Maintain workflows: the backstop of the sweep that every
+// process does by itself, and the watch, which looks at full hours.
+var schedules = []struct {
+	id            string
+	every, offset time.Duration
+	activity      string
+}{
+	{"aftersend-sweep", time.Minute, 0, workflows.SweepActivity},
+	{"aftersend-watch", time.Hour, 10 * time.Minute, workflows.WatchActivity},
+}
 
 // engine is the workflow engine as far as this process knows it.
 type engine struct {
@@ -138,7 +142,7 @@ func (e *engine) look(ctx context.Context, ready *bool) error {
 	return nil
 }
 
-// setUp registers search attributes and the schedule of the sweep. What is not
+// setUp registers search attributes and schedules. What is not
 // allowed here (Temporal Cloud) is said once and done without. It reports
 // whether there is anything left to try.
 func (e *engine) setUp(ctx context.Context) bool {
@@ -154,25 +158,33 @@ func (e *engine) setUp(ctx context.Context) bool {
 	if err != nil {
 		e.log.Warn("search attributes not registered; `aftersend doctor` says how", "error_class", temporalClass(err))
 	}
-	_, scheduleErr := e.Temporal.ScheduleClient().Create(ctx, client.ScheduleOptions{
-		ID:      sweepSchedule,
-		Spec:    client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: sweepEvery}}},
-		Overlap: enums.SCHEDULE_OVERLAP_POLICY_SKIP,
-		Action: &client.ScheduleWorkflowAction{
-			ID: sweepSchedule, Workflow: workflows.MaintainType, TaskQueue: workflows.MaintenanceQueue,
-			WorkflowExecutionTimeout: 10 * time.Minute,
-		},
-	})
-	if errors.Is(scheduleErr, temporal.ErrScheduleAlreadyRunning) {
-		scheduleErr = nil
-	}
-	if _, ok := errors.AsType[*serviceerror.AlreadyExists](scheduleErr); ok {
-		scheduleErr = nil
-	}
+	scheduleErr := e.schedule(ctx)
 	if scheduleErr != nil {
-		e.log.Warn("sweep not scheduled; every process sweeps all the same", "error_class", temporalClass(scheduleErr))
+		e.log.Warn("schedules not made; every process sweeps all the same, but nobody watches the volume", "error_class", temporalClass(scheduleErr))
 	}
 	return (err == nil && settled || err != nil && !passing(err)) && !passing(scheduleErr)
+}
+
+// schedule makes the schedules that are not there yet.
+func (e *engine) schedule(ctx context.Context) error {
+	for _, s := range schedules {
+		_, err := e.Temporal.ScheduleClient().Create(ctx, client.ScheduleOptions{
+			ID:      s.id,
+			Spec:    client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: s.every, Offset: s.offset}}},
+			Overlap: enums.SCHEDULE_OVERLAP_POLICY_SKIP,
+			Action: &client.ScheduleWorkflowAction{
+				ID: s.id, Workflow: workflows.MaintainType, TaskQueue: workflows.MaintenanceQueue,
+				Args: []any{workflows.MaintainInput{Activity: s.activity}}, WorkflowExecutionTimeout: 10 * time.Minute,
+			},
+		})
+		if _, there := errors.AsType[*serviceerror.AlreadyExists](err); there || errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // passing reports whether trying again may help.

@@ -25,9 +25,10 @@ type Config struct {
 
 	Deferrals Deferrals `koanf:"deferrals"`
 
-	Mail Mail `koanf:"mail"`
-	Log  Log  `koanf:"log"`
-	Dev  Dev  `koanf:"dev"`
+	Mail  Mail  `koanf:"mail"`
+	Watch Watch `koanf:"watch"`
+	Log   Log   `koanf:"log"`
+	Dev   Dev   `koanf:"dev"`
 
 	origins map[string]string // key -> where its value comes from; absent = default
 }
@@ -108,6 +109,19 @@ type Mail struct {
 	Owner string `koanf:"owner"`
 }
 
+// Watch holds when owners are told, once per outage, that a source tells far
+// less than usual or that far more fails at a recipient domain than usual. Each
+// is compared with its own past. A share of 0, or a rise of very much, switches
+// a check off.
+type Watch struct {
+	DropBelow     float64 `koanf:"drop_below"`     // of the usual volume of a source: less is a drop; 0..1
+	DropEvents    int64   `koanf:"drop_events"`    // so many must be usual to speak of a drop
+	SilentEvents  int64   `koanf:"silent_events"`  // so many must be usual to speak of silence
+	FailureShare  float64 `koanf:"failure_share"`  // of messages to a domain: less failing is never told; 0..1
+	FailureRise   float64 `koanf:"failure_rise"`   // times the usual share of failures
+	FailureEvents int64   `koanf:"failure_events"` // so many messages must have met their fate
+}
+
 // Log is what is written to standard error.
 type Log struct {
 	Level  string `koanf:"level"`  // debug, info, warn, error
@@ -159,8 +173,9 @@ func Default() Config {
 		},
 		Deferrals: Deferrals{Reviews: []time.Duration{15 * time.Minute, time.Hour, 4 * time.Hour, 24 * time.Hour, 120 * time.Hour}},
 
-		Mail: Mail{TLS: "starttls", From: "aftersend@localhost"},
-		Log:  Log{Level: "info", Format: "auto"},
+		Mail:  Mail{TLS: "starttls", From: "aftersend@localhost"},
+		Watch: Watch{DropBelow: 0.2, DropEvents: 100, SilentEvents: 20, FailureShare: 0.2, FailureRise: 3, FailureEvents: 50},
+		Log:   Log{Level: "info", Format: "auto"},
 	}
 }
 

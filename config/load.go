@@ -264,6 +264,12 @@ func (c *Config) validate() []error {
 	check(slices.Contains([]string{"starttls", "tls", "none"}, c.Mail.TLS), "mail.tls", "starttls, tls or none")
 	_, err := mail.ParseAddress(c.Mail.From)
 	check(err == nil, "mail.from", "an e-mail address")
+	check(0 <= c.Watch.DropBelow && c.Watch.DropBelow <= 1, "watch.drop_below", "0 to 1")
+	check(0 <= c.Watch.FailureShare && c.Watch.FailureShare <= 1, "watch.failure_share", "0 to 1")
+	check(c.Watch.FailureRise >= 1, "watch.failure_rise", "1 or more")
+	check(c.Watch.DropEvents >= 1, "watch.drop_events", "1 or more")
+	check(c.Watch.SilentEvents >= 1, "watch.silent_events", "1 or more")
+	check(c.Watch.FailureEvents >= 1, "watch.failure_events", "1 or more")
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level), "log.level", "debug, info, warn or error")
 	check(slices.Contains([]string{"auto", "json", "text"}, c.Log.Format), "log.format", "auto, json or text")
 	return errs

@@ -69,13 +69,16 @@ from then on; what is skipped is kept and can be replayed.
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
-// count is "1 event", "1,234 events".
+// count is "1 event", "1,234 events"; "1,234" of no noun.
 func count(n int64, noun string) string {
 	digits := strconv.FormatInt(n, 10)
 	for i := len(digits) - 3; i > 0; i -= 3 {
 		digits = digits[:i] + "," + digits[i:]
 	}
-	if n != 1 {
+	switch {
+	case noun == "":
+		return digits
+	case n != 1:
 		noun += "s"
 	}
 	return digits + " " + noun

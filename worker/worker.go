@@ -28,6 +28,8 @@ type Deps struct {
 	Delivery   *activities.Delivery
 	// Sweep closes the gaps that crashes leave; the schedule's activity.
 	Sweep func(context.Context) error
+	// Watch looks for sources that fall silent and domains that refuse.
+	Watch func(context.Context) error
 	// Attributes reports whether the namespace has our search attributes.
 	Attributes func() bool
 	Log        *slog.Logger
@@ -219,6 +221,7 @@ var queues = []queue{
 		register: func(r sdk.Registry, d Deps) {
 			addWorkflow(r, workflows.MaintainType, workflows.Maintain)
 			addActivity(r, workflows.SweepActivity, d.Sweep)
+			addActivity(r, workflows.WatchActivity, d.Watch)
 			addWorkflow(r, workflows.TrackDeferralsType, workflows.TrackDeferrals)
 			addActivity(r, workflows.ReviewDeferralsActivity, d.Processing.ReviewDeferrals)
 		},

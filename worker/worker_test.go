@@ -34,7 +34,7 @@ func (r *registry) RegisterWorkflowWithOptions(_ any, o workflow.RegisterOptions
 func (r *registry) RegisterActivityWithOptions(_ any, o activity.RegisterOptions) { r.names[o.Name]++ }
 
 func deps() Deps {
-	return Deps{Processing: &activities.Processing{}, Delivery: &activities.Delivery{}, Sweep: func(context.Context) error { return nil },
+	return Deps{Processing: &activities.Processing{}, Delivery: &activities.Delivery{}, Sweep: func(context.Context) error { return nil }, Watch: func(context.Context) error { return nil },
 		Attributes: func() bool { return false }, Log: slog.New(slog.DiscardHandler)}
 }
 
@@ -45,7 +45,7 @@ func TestEverythingIsRegisteredWhereItIsAskedFor(t *testing.T) {
 		workflows.WebhooksQueue:    {workflows.WebhookType, workflows.LoadWebhookActivity, workflows.PauseWebhookActivity, workflows.FallAsleepActivity},
 		workflows.DeliveryQueue:    {workflows.DeliverBatchesActivity, workflows.DeliverBatchActivity},
 		workflows.NotifyQueue:      {workflows.SendNoticeType, workflows.SendMailActivity},
-		workflows.MaintenanceQueue: {workflows.MaintainType, workflows.SweepActivity, workflows.TrackDeferralsType, workflows.ReviewDeferralsActivity},
+		workflows.MaintenanceQueue: {workflows.MaintainType, workflows.SweepActivity, workflows.WatchActivity, workflows.TrackDeferralsType, workflows.ReviewDeferralsActivity},
 	}
 	require.Len(t, queues, len(want))
 	for _, q := range queues {

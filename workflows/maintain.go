@@ -2,8 +2,17 @@ package workflows
 
 import "go.temporal.io/sdk/workflow"
 
-// Maintain runs the sweep once. A schedule starts it every minute: the visible
-// backstop of the sweep that every process does by itself.
-func Maintain(ctx workflow.Context) error {
-	return workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, sqlPatient), SweepActivity).Get(ctx, nil)
+// MaintainInput says what to do. Nothing said: the sweep.
+type MaintainInput struct {
+	Activity string `json:"activity,omitempty"`
+}
+
+// Maintain does one piece of housekeeping. Schedules start it: the sweep every
+// minute, the visible backstop of what every process does by itself, and the
+// watch over sources and domains every hour.
+func Maintain(ctx workflow.Context, in MaintainInput) error {
+	if in.Activity == "" {
+		in.Activity = SweepActivity
+	}
+	return workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, sqlPatient), in.Activity).Get(ctx, nil)
 }

@@ -26,6 +26,7 @@ const (
 	SendMailActivity        = "SendMail"
 	ReviewDeferralsActivity = "ReviewDeferrals"
 	SweepActivity           = "Sweep"
+	WatchActivity           = "Watch"
 )
 
 // Task queues; workers scale by them.

@@ -117,7 +117,7 @@ func TestMaintainSweeps(t *testing.T) {
 		}
 		return nil
 	}, activity.RegisterOptions{Name: SweepActivity})
-	env.ExecuteWorkflow(Maintain)
+	env.ExecuteWorkflow(Maintain, MaintainInput{})
 	require.NoError(t, env.GetWorkflowError())
 	require.Equal(t, 3, tries)
 }

@@ -142,8 +142,13 @@ func callbackQuery(state string) string {
 	}
 	perSource := `select c.* from callbacks c where c.source_id = src.id and c.id < $2 order by c.id desc limit $3`
 	if state == "processed" {
-		perSource = `select c.* from callbacks c` + joinFate + `
-			where c.source_id = src.id and c.id < $2 and g.step = 'done' and q.reason is null order by c.id desc limit $3`
+		// Spelt so that the planner expects many: it would else read and sort them all.
+		perSource = `select c.* from callbacks c
+			where c.source_id = src.id and c.id < $2
+			  and not exists (select from quarantine where callback_id = c.id and resolved_at is null)
+			  and coalesce((select step = 'done' and n_to >= c.n from groups
+			                where writer_id = c.writer_id and n_from <= c.n and kind = 'callbacks' order by n_from desc limit 1), false)
+			order by c.id desc limit $3`
 	}
 	return `select ` + callbackAndFate + `
 		from (select c.* from unnest($1::uuid[]) src(id) cross join lateral (` + perSource + `) c
@@ -332,7 +337,7 @@ func (s *Store) FeedEnd(ctx context.Context) (FeedPosition, error) {
 // how many looks one call takes to get past those of other accounts.
 const (
 	feedGroups = 2000
-	feedLooks  = 50
+	feedLooks  = 5
 )
 
 // Feed returns up to limit events after a position, oldest first, and the

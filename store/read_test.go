@@ -241,3 +241,55 @@ func compare(a, b id.ID) int {
 	}
 	return 0
 }
+
+// A callback is received until its group is done, processed from then on, and
+// quarantined when it could not be understood.
+func TestCallbacksByState(t *testing.T) {
+	t.Parallel()
+	db, s, _ := intakeStore(t)
+	w := newTold(t, db, s)
+	writer, err := s.NewWriter(t.Context(), "test")
+	require.NoError(t, err)
+	rows := make([]store.Callback, 10)
+	for i := range rows {
+		rows[i] = store.Callback{ID: id.New(), AccountID: w.account, SourceID: w.source, ReceivedAt: time.Now(), Verified: true,
+			Method: "POST", Path: []byte("/"), Query: []byte{}, Headers: []byte{}, Body: []byte("x")}
+	}
+	require.NoError(t, s.InsertCallbacks(t.Context(), writer, 1, rows))
+	group := func(from, to int) id.ID {
+		g := store.Group{ID: id.New(), Kind: "callbacks", WriterID: writer, NFrom: int64(from), NTo: int64(to), IDFrom: rows[from-1].ID, IDTo: rows[to-1].ID, Callbacks: to - from + 1}
+		made, err := s.MakeGroup(t.Context(), g)
+		require.NoError(t, err)
+		require.True(t, made)
+		return g.ID
+	}
+	list := func(f store.CallbackFilter) (n []int) {
+		for p := (store.Page{Limit: 3}); ; {
+			page, err := s.Callbacks(t.Context(), w.account, f, p)
+			require.NoError(t, err)
+			for _, r := range page {
+				for i := range rows {
+					if rows[i].ID == r.ID {
+						n = append(n, i+1)
+					}
+				}
+				require.True(t, f.State == "" || r.State == f.State)
+				p.After = r.ID
+			}
+			if len(page) < p.Limit {
+				return n
+			}
+		}
+	}
+	done := group(1, 4)
+	w.exec(`update groups set step = 'done' where id = $1`, done)
+	w.exec(`insert into quarantine (id, account_id, source_id, callback_id, group_id, reason) values ($1, $2, $3, $4, $5, 'not JSON')`,
+		id.New(), w.account, w.source, rows[2].ID, done)
+	group(5, 7) // is being worked on; 8 to 10 are in no group yet
+
+	require.Equal(t, []int{10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, list(store.CallbackFilter{}))
+	require.Equal(t, []int{4, 2, 1}, list(store.CallbackFilter{State: "processed"}))
+	require.Equal(t, []int{3}, list(store.CallbackFilter{State: "quarantined"}))
+	require.Equal(t, []int{10, 9, 8, 7, 6, 5}, list(store.CallbackFilter{State: "received", Source: w.source}))
+	require.Empty(t, list(store.CallbackFilter{State: "processed", ESP: "brevo"}))
+}

@@ -24,11 +24,11 @@ func isAutoReply(n *notice) bool {
 	case equalFold(h.get("delivered-to"), "autoresponder"), equalFold(h.get("x-vacation"), "yes"):
 		return true
 	}
-	subject := strings.ToLower(strings.TrimSpace(h.text("subject")))
+	subject := lowered(strings.TrimSpace(h.text("subject")))
 	if startsWithAny(subject, autoSubjects) || containsAny(subject, autoPhrases) {
 		return true
 	}
-	return isNullSender(h) && (h.has("x-auto-response-suppress") || h.has("in-reply-to")) && containsAny(strings.ToLower(n.text[:min(len(n.text), 2000)]), autoTexts)
+	return isNullSender(h) && (h.has("x-auto-response-suppress") || h.has("in-reply-to")) && containsAny(lowered(n.text[:min(len(n.text), 2000)]), autoTexts)
 }
 
 func (r *reader) autoReply(n *notice) {
@@ -57,7 +57,7 @@ func startsWithAny(s string, prefixes []string) bool {
 }
 
 // autoSubjects are how Subjects of automatic replies begin.
-var autoSubjects = []string{
+var autoSubjects = folded(
 	"automatic reply", "auto:", "auto-reply", "auto reply", "autoreply", "[autoreply", "[auto-reply", "[auto reply", "auto response", "auto-response", "autoresponse", "autorespons", "auto respond", "automated reply", "automated response", "automatic response", "auto-antwort",
 	"out of office", "out-of-office", "out of the office", "ooo:", "[ooo]", "away from", "i am out of", "i'm out of", "on vacation", "vacation:", "on holiday", "on leave", "vacation reply", "away:",
 	"abwesenheit", "automatische antwort", "autom. antwort", "ich bin nicht im", "abwesend", "nicht im büro", "außer haus", "urlaub", "bin im urlaub",
@@ -70,15 +70,15 @@ var autoSubjects = []string{
 	"automatyczna odpowied", "[automatyczna odpowied", "autoodpowied", "poza biurem", "nieobecn", "automatická odpověď", "mimo kancelář", "automatická odpoveď", "automatikus válasz", "házon kívül", "răspuns automat", "raspuns automat", "otomatik yanıt", "otomatik cevap", "ofis dışında",
 	"автоответ", "автоматический ответ", "автоматическое", "нет на работе", "в отпуске", "вне офиса", "автоматична відповідь", "αυτόματη απάντηση", "εκτός γραφείου",
 	"自動応答", "自動返信", "自動回答", "不在", "不在通知", "外出中", "休暇中", "自动回复", "自動回覆", "自動答覆", "自动答复", "外出", "不在办公室", "자동 응답", "자동 회신", "자동회신", "부재중", "رد تلقائي", "الرد التلقائي", "תשובה אוטומטית", "מענה אוטומטי", "स्वचालित", "trả lời tự động", "balasan otomatis", "ตอบกลับอัตโนมัติ",
-}
+)
 
 // autoPhrases stand anywhere in them.
-var autoPhrases = []string{
+var autoPhrases = folded(
 	"is out of the office", "out of office re:", "out of the office", "automatic reply:", "automatische antwort", "[auto-reply]", "(automatic reply)", "(auto reply)", "auto-reply:", "[automatyczna odpowied", "(autoreply)", "autoreply:", "has left the company", "no longer works", "no longer with", "abwesenheitsnotiz", "abwesenheitsnachricht", "réponse automatique", "resposta automática", "respuesta automática", "risposta automatica", "自動返信", "自動応答",
 	"absence notice", "vacation response", "away message", "vacation notice", "vacation message", "out of office", "notification d'absence", "i am on leave", "i am away", "i'm away", "auto-response", "[auto response]", "automated response",
-}
+)
 
 // autoTexts are phrases of their texts.
-var autoTexts = []string{
+var autoTexts = folded(
 	"out of the office", "out of office", "on vacation", "on holiday", "on leave", "i am away", "i'm away", "currently away", "no longer in use", "no longer works", "no longer with the company", "automatic reply", "automated response", "automatically generated response", "limited access to e", "will respond", "will get back to you", "we have received your", "thank you for contacting", "your request has been", "nicht im büro", "nicht im hause", "im urlaub", "abwesend", "absent", "en congé", "fuera de la oficina", "ausente", "de vacaciones", "de férias", "fora do escritório", "in ferie", "fuori ufficio", "afwezig", "w biurze", "в отпуске", "автоответ", "不在に", "不在と", "外出して", "休暇", "休假", "不在办公室", "自动回复",
-}
+)

@@ -2,6 +2,7 @@ package bounce
 
 import (
 	"strings"
+	"sync"
 
 	"aftersend/event"
 )
@@ -112,7 +113,11 @@ func (e *evidence) category() event.Category {
 		return c
 	}
 	for _, text := range []string{e.comment, firstAnswer(wide), wide, firstAnswer(all), all, e.subject} {
-		if c := e.said(text); c != "" {
+		c := e.said(text)
+		if isHard(c) && (e.code > 0 && smtpCode(reply+"\n"+near) > 0) {
+			continue // general advice ("check the address") does not explain a reply that says something else
+		}
+		if c != "" {
 			return c
 		}
 	}
@@ -222,25 +227,62 @@ func (e *evidence) byReply(text string) event.Category {
 	return event.NoReason
 }
 
-// categoryOfText finds the first rule that a text matches, or "".
+// categoryOfText finds the first rule that a text matches, or "". It looks at
+// every word once, whatever the number of rules.
 func categoryOfText(text string) event.Category {
+	if text == "" {
+		return ""
+	}
 	t := normalText(text)
-	for i := range rules {
-		for _, p := range rules[i].patterns {
-			if p.in(t) {
-				return rules[i].category
+	index := ruleIndex()
+	best := len(rules)
+	for i := 0; i+1 < len(t); i++ {
+		if i > 0 && alphanumeric(t[i]) && alphanumeric(t[i-1]) {
+			continue // patterns begin where words begin
+		}
+		for _, c := range index[[2]byte{t[i], t[i+1]}] {
+			if c.rule >= best {
+				break // candidates are in the order of the rules
+			}
+			if strings.HasPrefix(t[i:], c.pattern[0]) && c.pattern[1:].follows(t[i+len(c.pattern[0]):]) {
+				best = c.rule
 			}
 		}
 	}
-	return ""
+	if best == len(rules) {
+		return ""
+	}
+	return rules[best].category
 }
+
+// candidate is a pattern with the place of its rule.
+type candidate struct {
+	rule    int
+	pattern pattern
+}
+
+// ruleIndex finds patterns by their first two bytes.
+var ruleIndex = sync.OnceValue(indexRules)
+
+func indexRules() map[[2]byte][]candidate {
+	index := map[[2]byte][]candidate{}
+	for i, r := range rules {
+		for _, p := range r.patterns {
+			key := [2]byte{p[0][0], p[0][1]}
+			index[key] = append(index[key], candidate{rule: i, pattern: p})
+		}
+	}
+	return index
+}
+
+func alphanumeric(c byte) bool { return isLetter(c) || isDigit(c) }
 
 // normalText prepares a text for the rules: lower case, one space between
 // words, addresses masked (they contain any word), and without the codes that
 // continued replies repeat ("550-5.7.1 ...").
 func normalText(text string) string {
 	text = strings.ToLower(bound(text, 6000))
-	text = quotes.Replace(text)
+	text = fold(quotes.Replace(text))
 	var b strings.Builder
 	b.Grow(len(text) + 2)
 	b.WriteByte(' ')
@@ -260,6 +302,28 @@ func normalText(text string) string {
 // quotes unifies quotation marks. Postfix puts "Recipient address rejected:"
 // before other reasons as well; it is a reason itself only when nothing follows.
 var quotes = strings.NewReplacer("’", "'", "\u2018", "'", "\u00a0", " ", "“", `"`, "”", `"`, "recipient address rejected: ", "rejected-rcpt: ")
+
+// fold takes the accents off Latin letters. Notices are often written without.
+func fold(lower string) string {
+	for i := 0; i < len(lower); i++ {
+		if lower[i] >= 0x80 {
+			return accents.Replace(lower)
+		}
+	}
+	return lower
+}
+
+var accents = strings.NewReplacer("à", "a", "á", "a", "â", "a", "ã", "a", "ä", "a", "å", "a", "ą", "a", "ç", "c", "ć", "c", "č", "c", "ď", "d", "è", "e", "é", "e", "ê", "e", "ë", "e", "ę", "e", "ě", "e",
+	"ğ", "g", "ì", "i", "í", "i", "î", "i", "ï", "i", "ı", "i", "ł", "l", "ñ", "n", "ń", "n", "ň", "n", "ò", "o", "ó", "o", "ô", "o", "õ", "o", "ö", "o", "ő", "o", "ø", "o", "ř", "r", "ś", "s", "š", "s", "ş", "s", "ș", "s",
+	"ť", "t", "ț", "t", "ù", "u", "ú", "u", "û", "u", "ü", "u", "ů", "u", "ű", "u", "ý", "y", "ź", "z", "ż", "z", "ž", "z", "ß", "ss")
+
+// folded prepares a list of words for texts that fold made.
+func folded(words ...string) []string {
+	for i := range words {
+		words[i] = fold(words[i])
+	}
+	return words
+}
 
 // continued tells "550-5.7.1" and "550-".
 func continued(word string) bool {
@@ -290,22 +354,7 @@ func maskAddresses(word string) string {
 // begins at the start of a word; it may end within one.
 type pattern []string
 
-func newPattern(s string) pattern { return strings.Split(s, " * ") }
-
-func (p pattern) in(text string) bool {
-	at := wordIndex(text, p[0])
-	for tries := 0; at >= 0 && tries < 20; tries++ {
-		if p[1:].follows(text[at+len(p[0]):]) {
-			return true
-		}
-		next := wordIndex(text[at+1:], p[0])
-		if next < 0 {
-			return false
-		}
-		at += 1 + next
-	}
-	return false
-}
+func newPattern(s string) pattern { return strings.Split(fold(s), " * ") }
 
 func (p pattern) follows(text string) bool {
 	for _, piece := range p {
@@ -329,7 +378,7 @@ func wordIndex(text, piece string) int {
 		}
 		at += from
 		c := piece[0]
-		if at == 0 || !(isLetter(c) || isDigit(c)) || !(isLetter(text[at-1]) || isDigit(text[at-1])) {
+		if at == 0 || !alphanumeric(c) || !alphanumeric(text[at-1]) {
 			return at
 		}
 		from = at + 1

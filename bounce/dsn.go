@@ -258,7 +258,10 @@ func actionOf(s string) Action {
 // fields say little, and sets the kind: bounce if any failed.
 func (r *reader) finishStatus(n *notice, blocks []statusBlock) {
 	kind := Delivered
-	for _, b := range blocks {
+	for i, b := range blocks {
+		if i == maxExplained {
+			n.found = nil // from here on the fields have to do
+		}
 		rcpt := r.statusRecipient(n, b, len(blocks) == 1)
 		switch {
 		case rcpt.Action == ActionFailed:
@@ -278,7 +281,7 @@ func (r *reader) statusRecipient(n *notice, b statusBlock, only bool) Recipient 
 	if b.original != "" && strings.Contains(b.original, "@") || b.final == "" {
 		rcpt.Address = b.original
 	}
-	m := n.mentionOf(r, b.final, b.original, only)
+	m := n.mentionOf(b.final, b.original, only)
 	if !strings.Contains(rcpt.Address, "@") || strings.HasPrefix(rcpt.Address, "@") || strings.HasPrefix(rcpt.Address, "|") {
 		r.problem("the recipient of the status part is no address")
 		if other := r.namedOtherwise(n, m, only); other != "" {
@@ -379,15 +382,18 @@ func (r *reader) settle(rcpt *Recipient, e evidence) {
 // bounceType: hard means to stop sending to this address. Only four categories
 // are about the address, and a passing reply (4xx) is never final about it.
 func bounceType(c event.Category, action Action, code int) event.BounceType {
-	switch c {
-	case event.NoReason, "":
+	switch {
+	case c == event.NoReason || c == "":
 		return event.Undetermined
-	case event.InvalidRecipient, event.InvalidDomain, event.InactiveMailbox, event.Suppressed:
-		if action == ActionFailed && code/100 != 4 {
-			return event.Hard
-		}
+	case isHard(c) && action == ActionFailed && code/100 != 4:
+		return event.Hard
 	}
 	return event.Soft
+}
+
+// isHard tells the categories that are about the address.
+func isHard(c event.Category) bool {
+	return c == event.InvalidRecipient || c == event.InvalidDomain || c == event.InactiveMailbox || c == event.Suppressed
 }
 
 func bound(s string, limit int) string {

@@ -41,37 +41,50 @@ func (r *reader) readHeader(raw []byte) (header, []byte) {
 	at := 0
 	for at < len(raw) {
 		line, next := lineAt(raw, at)
-		switch {
-		case len(bytes.TrimRight(line, " \t")) == 0:
+		if len(bytes.TrimRight(line, " \t")) == 0 {
 			return h, raw[next:]
-		case len(h) > 0 && (line[0] == ' ' || line[0] == '\t'):
-			h.extend(line)
+		}
+		name, value, ok := fieldOf(line)
+		switch {
+		case ok && len(h) >= maxFields:
+			r.problem("too many header fields")
+		case ok:
+			value, next = unfold(raw, next, value)
+			h = append(h, Field{Name: name, Value: clean(value)})
+		case len(h) == 0:
+			return nil, raw // no header: all of it is body
 		default:
-			name, value, ok := fieldOf(line)
-			switch {
-			case ok && len(h) < maxFields:
-				h = append(h, Field{Name: name, Value: value})
-			case ok:
-				r.problem("too many header fields")
-			case len(h) > 0 && strings.HasSuffix(h[len(h)-1].Value, ";"):
-				h.extend(line) // QUIRK: a folded parameter without its space (Verizon)
-			case len(h) == 0:
-				return nil, raw // no header: all of it is body
-			default:
-				r.problem("a header line without a name")
-			}
+			r.problem("a header line without a name")
 		}
 		at = next
 	}
 	return h, nil
 }
 
-// extend appends a folded line to the last field.
-func (h header) extend(line []byte) {
-	f := &h[len(h)-1]
-	if len(f.Value)+len(line) <= maxFieldSize {
-		f.Value += " " + clean(string(bytes.TrimSpace(line)))
+// unfold reads the lines that continue a field: those that begin with a space,
+// and, QUIRK, a parameter without one after a semicolon (Verizon).
+func unfold(raw []byte, at int, value string) (string, int) {
+	var b strings.Builder
+	b.WriteString(value)
+	last := value
+	for at < len(raw) {
+		line, next := lineAt(raw, at)
+		trimmed := bytes.TrimSpace(line)
+		if len(trimmed) == 0 {
+			break
+		}
+		if line[0] != ' ' && line[0] != '\t' {
+			if _, _, ok := fieldOf(line); ok || !strings.HasSuffix(last, ";") {
+				break
+			}
+		}
+		if b.Len()+len(trimmed) < maxFieldSize {
+			b.WriteByte(' ')
+			b.Write(trimmed)
+		}
+		last, at = string(trimmed[max(0, len(trimmed)-1):]), next
 	}
+	return b.String(), at
 }
 
 // fieldOf splits "Name: value". Names are printable ASCII without spaces (RFC

@@ -53,7 +53,7 @@ func tag(s string) (name, after string) {
 	if i == 1 || i >= len(s) || !strings.ContainsRune(" \t\n>/:", rune(s[i])) {
 		return "", s
 	}
-	end := strings.IndexByte(s[i:min(len(s), i+4000)], '>')
+	end := strings.IndexByte(s[i:min(len(s), i+2000)], '>')
 	if end < 0 {
 		return "", s
 	}

@@ -70,7 +70,7 @@ func (r *reader) wrapped(n *notice) bool {
 	if n.status != "" || len(n.inner) == 0 || r.wraps >= 2 || !isDaemon(n.returned.text("from")) || !(isDaemon(n.header.text("from")) || isNullSender(n.header)) {
 		return false
 	}
-	for _, m := range n.mentions(r) {
+	for _, m := range n.mentions() {
 		if m.tier <= tierPhrase {
 			return false
 		}
@@ -99,7 +99,7 @@ func (r *reader) statusReport(n *notice) bool {
 		if s := r.signs(n); !(s.daemon || s.nullSender || s.failed) && (s.human || s.list || !s.subject) {
 			return false
 		}
-		fields, n.lines = joinRaw(n.lines[first:]), n.lines[:first]
+		fields, n.lines, n.counted = joinRaw(n.lines[first:]), n.lines[:first], false
 	}
 	recipients := r.statusRecipients(fields)
 	if len(recipients) == 0 {
@@ -142,21 +142,24 @@ func (s signs) notice(n *notice) bool {
 	if n.status != "" && (s.daemon || s.nullSender || s.subject) {
 		return true // a status part without a recipient
 	}
-	if s.human || otherwise(n) {
+	if s.human || otherwise(n, s.daemon || s.nullSender) {
 		return false
 	}
 	about := s.subject || s.opening // it says that mail was not delivered
 	weak := count(s.subject, s.opening, s.recipient && s.reason, s.returned)
 	switch {
-	case s.daemon && s.nullSender && about:
-		return true
+	case s.daemon && s.nullSender && about, s.daemon && s.recipient && (s.nullSender || s.returned):
+		return true // in any language
 	case s.list && !s.daemon:
-		return weak >= 3 && (s.recipient || n.attached)
+		return weak >= 3 && s.returned
 	case s.daemon || s.nullSender:
 		return about && weak >= 1 || s.recipient && s.reason && weak >= 1
 	}
 	return weak >= 2 && about && (s.recipient || n.attached || s.machine && s.named)
 }
+
+// lowered prepares a text for the word lists.
+func lowered(s string) string { return fold(strings.ReplaceAll(strings.ToLower(s), "’", "'")) }
 
 func count(signs ...bool) int {
 	n := 0
@@ -170,7 +173,7 @@ func count(signs ...bool) int {
 
 func (r *reader) signs(n *notice) signs {
 	from := n.header.text("from")
-	subject := strings.ToLower(n.header.text("subject"))
+	subject := lowered(n.header.text("subject"))
 	s := signs{
 		daemon:     isDaemon(from),
 		nullSender: isNullSender(n.header),
@@ -184,12 +187,12 @@ func (r *reader) signs(n *notice) signs {
 		s.human = byPerson(n, subject)
 	}
 	s.machine = byMachine(n.header)
-	found := n.mentions(r)
-	for _, m := range found {
+	looked := 0
+	for _, m := range n.mentions() {
 		s.named = s.named || m.tier <= tierPhrase
 		if m.tier <= tierReply {
 			s.recipient = true
-			if !s.reason {
+			if looked++; !s.reason && looked <= 20 {
 				own := join(m.near)
 				s.reason = smtpCode(own) > 0 || enhancedStatus(own) != "" || categoryOfText(own) != ""
 			}
@@ -267,42 +270,51 @@ func byMachine(h header) bool {
 }
 
 // otherwise tells notices about other things, which servers send in the same
-// manner.
-func otherwise(n *notice) bool {
-	if aboutElse(strings.ToLower(n.header.text("subject"))) {
+// manner. Of senders that are no mail server's the Subject tells more.
+func otherwise(n *notice, server bool) bool {
+	subject := lowered(n.header.text("subject"))
+	if aboutElse(subject, otherSubjects) || !server && aboutElse(subject, peopleSubjects) {
 		return true
 	}
-	text := strings.ToLower(join(n.lines[:min(len(n.lines), 40)]))
+	text := lowered(join(n.lines[:min(len(n.lines), 40)]))
 	return containsAny(text, otherTexts)
 }
 
 // aboutElse judges a Subject. Notices often quote the Subject of the message
 // ("Undeliverable: Welcome to the list"), so a part of it that is a notice's and
 // nothing else settles it.
-func aboutElse(subject string) bool {
+func aboutElse(subject string, others []string) bool {
 	other := false
 	for segment := range strings.SplitSeq(subject, ":") {
 		switch {
-		case containsAny(segment, otherSubjects):
+		case containsAny(segment, others):
 			other = true
 		case containsAny(segment, noticeSubjects):
 			return false
 		}
 	}
-	return other || containsAny(subject, otherSubjects)
+	return other || containsAny(subject, others)
 }
 
 // opens looks for the phrases of notices in the lines before the returned
 // message. Phrases may be wrapped.
 func opens(lines []line) bool {
-	text := strings.ToLower(strings.ReplaceAll(join(lines[:min(len(lines), 80)]), "\n", " "))
+	text := lowered(strings.ReplaceAll(join(lines[:min(len(lines), 80)]), "\n", " "))
 	return containsAny(text, openings)
 }
 
 // isDelay tells a delay from a failure (only where no Action says it).
 func isDelay(n *notice) bool {
-	subject := strings.ToLower(n.header.text("subject"))
-	text := strings.ToLower(strings.ReplaceAll(join(n.lines), "\n", " "))
+	if n.delayed == nil {
+		delayed := saysDelay(n)
+		n.delayed = &delayed
+	}
+	return *n.delayed
+}
+
+func saysDelay(n *notice) bool {
+	subject := lowered(n.header.text("subject"))
+	text := lowered(strings.ReplaceAll(join(n.lines), "\n", " "))
 	if containsAny(text, givingUp) || containsAny(subject, failureSubjects) {
 		return false
 	}

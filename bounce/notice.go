@@ -22,6 +22,10 @@ type notice struct {
 	guessed  bool    // that part is not marked as one
 	cut      bool    // the returned message follows in the text
 	texts    []texts // in the order of the parts
+
+	found   []mention // what mentions found
+	counted bool
+	delayed *bool // what isDelay found
 }
 
 // texts is one text part.

@@ -28,7 +28,7 @@ import (
 
 // What is read of a mail; the rest is ignored and named in Report.Problems.
 const (
-	MaxSize       = 4 << 20 // bytes of the mail
+	MaxSize       = 2 << 20 // bytes of the mail
 	maxParts      = 200     // MIME parts, of all levels together
 	maxDepth      = 10      // levels of multipart
 	maxFields     = 400     // header fields of one header
@@ -36,7 +36,9 @@ const (
 	maxText       = 96 << 10
 	maxLines      = 2000 // lines of the notice's own text
 	maxLine       = 2000 // bytes of one line of it
+	maxReason     = 120  // lines read for one recipient
 	maxRecipients = 500
+	maxExplained  = 100 // recipients whose reason is looked for in more than their own lines
 	maxAddress    = 320 // RFC 5321, 4.5.3.1: 64 + 1 + 255
 	maxDiagnostic = 1000
 	maxOriginal   = 60 // header fields kept of the returned message

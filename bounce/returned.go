@@ -33,7 +33,7 @@ func isSeparator(s string) bool {
 		return false
 	}
 	bare := strings.Trim(s, "-=*_#|+~>< \t")
-	decorated := len(s)-len(strings.TrimLeft(s, "-=*_#|+~>< ")) >= 3 && s[0] != '>' && s[0] != '<'
+	decorated := decorated(s)
 	lower := strings.ToLower(bare)
 	if lower == "" {
 		return false
@@ -62,7 +62,7 @@ func returnedAt(lines []line) int {
 		if l.blank() {
 			continue
 		}
-		if isSeparator(l.s) && !announcesReasons(lines[i+1:]) {
+		if isSeparator(l.s) && !announcesReasons(lines[i+1:], decorated(l.s)) {
 			return i
 		}
 		if strongField(l.s) && headerBlock(lines[i:]) {
@@ -72,20 +72,31 @@ func returnedAt(lines []line) int {
 	return -1
 }
 
-// announcesReasons tells an opening such as "The message you sent ... follows"
-// from a separator: a recipient and a reply code or reason come after it. Only
-// the next few lines are looked at.
-func announcesReasons(lines []line) bool {
-	for i := 0; i < len(lines) && i < 6; i++ {
-		s := lines[i].s
-		if s == "" {
-			continue
-		}
-		if strongField(s) {
+// decorated: dashes, equal signs or the like begin the line.
+func decorated(s string) bool {
+	return len(s)-len(strings.TrimLeft(s, "-=*_#|+~>< ")) >= 3 && s[0] != '>' && s[0] != '<'
+}
+
+// announcesReasons tells an opening such as "The original message:", after
+// which the notice goes on, from a separator: a reply code comes, and no
+// header. Behind a decorated line only a recipient with his reply counts.
+func announcesReasons(lines []line, decorated bool) bool {
+	limit := 25
+	if decorated {
+		limit = 6
+	}
+	for _, l := range lines[:min(len(lines), limit)] {
+		switch {
+		case l.blank():
+		case strongField(l.s):
 			return false
-		}
-		if found := findAddresses(s); len(found) > 0 && found[0].start <= 2 && smtpCode(s) > 0 {
+		case smtpCode(l.s) == 0:
+		case !decorated:
 			return true
+		default:
+			if found := findAddresses(l.s); len(found) > 0 && found[0].start <= 2 {
+				return true
+			}
 		}
 	}
 	return false
@@ -195,8 +206,8 @@ func (r *reader) headerFrom(lines []line) header {
 			break
 		}
 		if raw[0] == ' ' || raw[0] == '\t' {
-			if len(h) > 0 {
-				h.extend([]byte(raw))
+			if f := len(h) - 1; f >= 0 && len(h[f].Value)+len(raw) < maxFieldSize {
+				h[f].Value += " " + strings.TrimSpace(raw)
 			}
 			continue
 		}

@@ -87,7 +87,7 @@ var snsReasons = map[string]string{
 // its long line, in the middle of words, with a newline and a space.
 func readSNS(text string) (*snsMail, bool) {
 	open := strings.IndexByte(text, '{')
-	if open < 0 || open > 200 || !strings.Contains(text, `otificationType"`) && !strings.Contains(text, `eventType"`) {
+	if open < 0 || open > 200 || !strings.Contains(text, "otificationType") && !strings.Contains(text, "eventType") {
 		return nil, false
 	}
 	text = strings.ReplaceAll(strings.ReplaceAll(text[open:], "\n ", ""), "\n", "")

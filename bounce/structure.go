@@ -31,7 +31,14 @@ type mention struct {
 }
 
 // mentions returns the addresses of the notice's own text.
-func (n *notice) mentions(r *reader) []mention {
+func (n *notice) mentions() []mention {
+	if !n.counted {
+		n.found, n.counted = n.findMentions(), true
+	}
+	return n.found
+}
+
+func (n *notice) findMentions() []mention {
 	own := ownAddresses(n)
 	var found []mention
 	intro := introduced(n.lines)
@@ -79,7 +86,7 @@ func (n *notice) lineMentions(found []mention, i int, introduced bool, own map[s
 	if startsWithAny(strings.TrimLeft(lower, "-*> <("), senderKeys) {
 		return found
 	}
-	lead := leads(n.lines, i, addresses[0])
+	lead, contact := leads(n.lines, i, addresses[0]), contacts(lower)
 	for k, a := range addresses {
 		m := mention{address: a.address, line: i, rest: strings.TrimLeft(s[a.end:], " \t")}
 		m.rest = afterMailto(m.rest, a.address)
@@ -101,7 +108,7 @@ func (n *notice) lineMentions(found []mention, i int, introduced bool, own map[s
 			m.tier = tierKey
 		case introduced:
 			m.tier = tierIntro
-		case strings.TrimRight(s[a.end:], ".> ") == "" && strings.HasSuffix(strings.TrimRight(head, " <"), ":") && !contacts(lower) && (categoryOfText(head) != "" || containsAny(head, openings)):
+		case strings.TrimRight(s[a.end:], ".> ") == "" && strings.HasSuffix(strings.TrimRight(head, " <"), ":") && !contact && (categoryOfText(head) != "" || containsAny(head, openings)):
 			m.tier = tierKey // "Unknown user: a@b"
 		case toWord(head):
 			m.tier = tierPhrase
@@ -112,7 +119,7 @@ func (n *notice) lineMentions(found []mention, i int, introduced bool, own map[s
 			found[len(found)-1] = m // "a@b <c@d>": the first is the display name
 			continue
 		}
-		if own[strings.ToLower(a.address)] || isRole(a.address) || m.tier > tierIntro && contacts(lower) || m.tier == tierLead && i > 0 && contacts(strings.ToLower(n.lines[i-1].s)) {
+		if own[strings.ToLower(a.address)] || isRole(a.address) || m.tier > tierIntro && contact || m.tier == tierLead && i > 0 && contacts(strings.ToLower(n.lines[i-1].s)) {
 			m.tier += tierNever
 		}
 		found = append(found, m)
@@ -183,7 +190,7 @@ var recipientKeys = []string{
 	"recipient", "recipients", "recipient(s)", "recipient address", "recipient e-mail", "original recipient", "original-recipient", "final-recipient", "final recipient", "failed recipient", "failed recipient(s)", "intended recipient", "rcpt to", "rcpt", "to address", "target mail address", "target address",
 	"error-for", "address", "addressed to", "addresses", "original address", "e-mail address", "email address", "mail address", "failed address", "undeliverable address", "undeliverable to", "destination", "destination address", "mailbox", "user", "userid", "account", "delivered to", "deliver message to", "could not be delivered to", "x-failed-recipients", "delivery userid",
 	"smtp", "empfänger", "empfaenger", "empfängeradresse", "destinatario", "destinatarios", "destinatário", "destinatários", "destinataire", "destinataires", "destinatari", "ontvanger", "odbiorca", "adresat", "mottagare", "mottaker", "modtager", "vastaanottaja", "alıcı",
-	"получатель", "получателю", "адресат", "адрес", "宛先", "宛先アドレス", "送信先", "受信者", "メールアドレス", "受取人", "收件人", "收件者", "收件人地址", "收件地址", "邮箱地址", "받는 사람", "수신자",
+	"получатель", "получателю", "адресат", "адрес", "宛先", "宛先アドレス", "送信先", "受信者", "メールアドレス", "受取人", "邮件地址", "邮箱", "收件人", "收件者", "收件人地址", "收件地址", "邮箱地址", "받는 사람", "수신자",
 }
 
 // recipientKey tells "Recipient: ", "Address = <", "Recipient: [SMTP:".
@@ -212,7 +219,12 @@ var toWords = []string{
 }
 
 func toWord(head string) bool {
-	head = strings.TrimRight(head, " :<\"'([`「『“‘")
+	head = strings.TrimRight(head, " :<\"'([`「『“‘（")
+	for _, key := range recipientKeys {
+		if key[0] >= 0xe0 && strings.HasSuffix(head, key) {
+			return true // languages without spaces do without colons too
+		}
+	}
 	for _, w := range toWords {
 		if strings.HasSuffix(head, w) && (len(head) == len(w) || strings.HasSuffix(head[:len(head)-len(w)], " ") || w[0] >= 0xe0) {
 			return true
@@ -317,6 +329,7 @@ func (n *notice) following(found []mention, k int) {
 	}
 	first := line{raw: m.rest, s: strings.TrimLeft(m.rest, ":;, \t")}
 	body := n.lines[min(m.line+1, len(n.lines)):stop]
+	body = body[:min(len(body), maxReason)]
 	end := 0
 	for end < len(body) && !body[end].blank() {
 		end++
@@ -369,7 +382,7 @@ func prepend(first line, rest []line) []line {
 
 // recipientsOf chooses the recipients among the mentions.
 func (r *reader) recipientsOf(n *notice) []mention {
-	found := n.mentions(r)
+	found := n.mentions()
 	failed := failedRecipients(n.header)
 	best := tierNever
 	for _, m := range found {
@@ -555,8 +568,8 @@ func bareName(s string) (name, rest string, ok bool) {
 }
 
 // mentionOf finds what the text says about a recipient of the status part.
-func (n *notice) mentionOf(r *reader, final, original string, only bool) *mention {
-	found := n.mentions(r)
+func (n *notice) mentionOf(final, original string, only bool) *mention {
+	found := n.mentions()
 	var best *mention
 	for k := range found {
 		m := &found[k]
@@ -583,7 +596,10 @@ func (r *reader) readText(n *notice, action Action) {
 	if len(chosen) == 0 {
 		r.problem("no recipient found")
 	}
-	for _, m := range chosen {
+	for i, m := range chosen {
+		if i >= maxExplained {
+			m.wide = nil
+		}
 		rcpt := Recipient{Address: m.address, Action: action}
 		if m.alias != "" && strings.Contains(strings.ToLower(join(n.lines[min(m.line, len(n.lines)):min(m.line+2, len(n.lines))])), "expanded from") {
 			rcpt.Address, rcpt.Final = m.alias, m.address

@@ -24,7 +24,7 @@ var daemonNames = []string{
 }
 
 // noticeSubjects are parts of the Subjects of failure and delay notices.
-var noticeSubjects = []string{
+var noticeSubjects = folded(
 	"undeliver", "undelvier", "not deliver", "non-deliver", "nondeliver", "non deliver", "could not be deliver", "cannot be deliver", "can not be deliver", "couldn't be deliver", "can't be deliver",
 	"could not deliver", "unable to deliver", "unable to be delivered", "delivery fail", "delivery status", "delivery notification", "delivery problem", "delivery error", "delivery report", "delivery has failed", "delivery delay",
 	"delivery unsuccessful", "delivery not possible", "delivery incomplete", "failed delivery", "failed mail", "mail failed", "mail failure", "mail error", "mail system error", "mail delivery", "mail returned", "mail rejected", "failed to deliver", "failed to send",
@@ -46,18 +46,18 @@ var noticeSubjects = []string{
 	"退信", "无法投递", "无法送达", "未送达", "投递失败", "发送失败", "邮件投递", "邮件发送失败", "傳送失敗", "寄送失敗", "無法傳遞", "無法傳送", "無法投遞", "退件", "未傳遞", "传递失败", "送信失败", "反弹",
 	"배달 실패", "전송 실패", "배달되지 않", "전달되지 않", "반송", "발송 실패", "배달할 수 없",
 	"αδυναμία παράδοσης", "δεν παραδόθηκε", "μη παραδοτέο", "تعذر التسليم", "فشل التسليم", "لم يتم تسليم", "לא ניתן למסור", "מסירה נכשלה", "हीं किया जा सका", "không gửi được", "ไม่สามารถส่ง",
-}
+)
 
-var delaySubjects = []string{
+var delaySubjects = folded(
 	"delay", "delayed", "(delay)", "still being retried", "warning: could not send", "could not send message for", "warning--could not send", "warning: message", "not yet been delivered", "temporarily", "verzögert", "retardé", "retrasad", "atraso", "ritardo", "задерж", "遅延", "延迟", "延遲",
-}
+)
 
-var failureSubjects = []string{
+var failureSubjects = folded(
 	"(failure)", "undeliverable", "undelivered mail returned", "permanent", "returning message", "returned mail: user unknown", "failure notice",
-}
+)
 
 // openings are phrases in which notices say what they are.
-var openings = []string{
+var openings = folded(
 	"could not be delivered", "cannot be delivered", "can not be delivered", "couldn't be delivered", "can't be delivered", "was not delivered", "not delivered to", "has not been delivered", "have not been delivered", "were not delivered", "been undeliverable", "undeliverable", "is undeliverable", "not deliverable",
 	"unable to deliver", "wasn't able to deliver", "was not able to deliver", "were not able to deliver", "weren't able to deliver", "not be able to deliver", "not able to be delivered", "unable to be delivered", "could not deliver", "couldn't deliver", "cannot deliver", "failed to deliver", "did not deliver", "not possible to deliver", "could not send your", "unable to send",
 	"delivery to the following", "delevery to the following", "delivery has failed", "delivery failed", "delivery of your message", "failed delivery", "delivery failure", "delivery status notification", "delivery error", "failed permanently", "permanent fatal error", "permanent error", "permanent failure", "transient non-fatal", "delivery problems", "delivery errors", "delivery problem",
@@ -75,27 +75,33 @@ var openings = []string{
 	"送信できません", "送信に失敗", "配信できません", "配信に失敗", "配信することができません", "お届けできません", "届けることができ", "送信されません", "送信することができ", "エラーのため", "存在しないか", "見つかりません", "宛先が",
 	"无法投递", "无法送达", "无法发送", "未能送达", "未能投递", "投递失败", "发送失败", "被退回", "退信", "無法傳遞", "無法送達", "無法投遞", "傳送失敗", "不存在",
 	"전송하지 못", "배달하지 못", "전달되지 않", "배달되지 않", "전송되지 않", "δεν ήταν δυνατή", "تعذر", "لم نتمكن", "לא ניתן", "לא הצלח",
-}
+)
 
 // stillTrying are phrases of delays.
-var stillTrying = []string{
+var stillTrying = folded(
 	"warning message only", "do not need to resend", "please do not resend", "don't need to resend", "still being retried", "not yet been delivered", "not been delivered yet", "delivery attempts will continue", "will continue to attempt", "continue to try", "will keep trying", "keep trying", "will be retried", "will retry", "retry delivery",
 	"has been delayed", "is delayed", "was delayed", "delayed for", "delivery is delayed", "still trying", "attempts will continue", "try again for", "temporarily delayed", "no action is required", "not required to take any action", "will attempt to deliver", "further attempts", "try to deliver it again", "be tried again", "continue trying", "transient non-fatal", "just a warning",
 	"versuch wird fortgesetzt", "weiterhin versucht", "weitere zustellversuche", "noch nicht zugestellt", "pas encore été", "seguirá intentando", "ainda não foi", "tentativas de entrega continuar", "non è ancora stato", "еще не доставлено", "ещё не доставлено", "попытки доставки будут", "再送信を試み", "再送を試み", "配信が遅れ", "遅延してい", "系统将继续", "将继续尝试", "稍后重试",
-}
+)
 
 // givingUp are phrases of final failures, also where the cause is temporary.
-var givingUp = []string{
+var givingUp = folded(
 	"giving up", "gave up on", "given up", "i'm not going to try again", "retry timeout exceeded", "will be deleted from queue", "deleted from the queue", "removed from the queue", "message expired", "has expired", "permanent error", "permanent failure", "permanently", "no further delivery attempts", "no further attempts", "will not be retried", "won't be retried", "will not retry", "not be delivered for", "permanent fatal", "has been returned", "could not be delivered for",
 	"gebe auf", "aufgegeben", "abandon", "se ha abandonado", "desistindo", "endgültig", "définitivement", "definitivamente",
-}
+)
 
-// otherSubjects are Subjects of what servers and pretenders send besides.
-var otherSubjects = []string{
-	"digest", "quarantine", "quarantän", "logwatch", "cron <", "cron daemon", "bounce action notification", "awaits moderator approval", "waiting for approval", "moderator request", "quota warning", "almost full", "mailbox usage", "approaching", "nearly full", "storage limit", "action required", "pending messages", "messages pending", "undelivered messages (", "report domain:", "dmarc", "tls report", "password", "subscription", "unsubscribe", "welcome to", "your parcel", "your package", "your order", "accepted:", "declined:", "tentative:", "canceled:", "invitation", "blocked attachment", "virus alert", "spam summary", "spam report", "statistics", "confirm your", "confirmation", "health check",
+// otherSubjects are Subjects of what mail servers send besides.
+var otherSubjects = folded(
+	"digest", "quarantine", "quarantän", "logwatch", "cron <", "cron daemon", "bounce action notification", "awaits moderator approval", "waiting for approval", "moderator request", "quota warning", "almost full", "mailbox usage", "approaching", "nearly full", "storage limit", "pending messages", "messages pending", "undelivered messages (", "report domain:", "dmarc", "tls report", "blocked attachment", "virus alert", "spam summary", "spam report", "statistics", "health check",
+)
+
+// peopleSubjects are Subjects of other mail. They say nothing in a notice of a
+// mail server, which may repeat the Subject of the message.
+var peopleSubjects = []string{
+	"action required", "password", "subscription", "unsubscribe", "welcome to", "your parcel", "your package", "your order", "accepted:", "declined:", "tentative:", "canceled:", "invitation", "confirm your", "confirmation", "invoice", "payment",
 }
 
 // otherTexts are phrases of the same.
-var otherTexts = []string{
+var otherTexts = folded(
 	"release messages", "release these messages", "incoming messages could not", "incoming messages were", "held in quarantine", "messages in quarantine", "being held until the list moderator", "quarantined messages", "your mailbox is almost", "your mailbox has reached", "click here to verify your", "review pending messages", "retrieve your messages", "you will no longer receive mail", "your subscription has been disabled",
-}
+)

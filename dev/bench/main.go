@@ -39,6 +39,7 @@ type options struct {
 	connections int
 	perMessage  int
 	webhooks    int
+	half        float64
 	mix         map[string]int
 	phases      []string
 	dataDir     string
@@ -68,6 +69,7 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.connections, "connections", 128, "keep-alive connections that post")
 	f.IntVar(&o.perMessage, "per-message", 2, "events of one message; 1 = every callback is about a new one")
 	f.IntVar(&o.webhooks, "webhooks", 1, "webhooks that get every event; delivery is watched at the first")
+	f.Float64Var(&o.half, "half", 2500, "callbacks a second of the phase half, when the phase closed is left out")
 	mix := f.String("mix", "mandrill=1,mailtrap=1", "share of each ESP")
 	some := f.String("phases", strings.Join(phases, ","), "which parts to run")
 	f.StringVar(&o.dataDir, "data", "", "directory of the databases, kept; default: a temporary one")
@@ -208,7 +210,7 @@ func (b *bench) measure(ctx context.Context) (runs []Run, err error) {
 	if _, err := b.product(ctx, "", "warming up", warmUp, 0); err != nil {
 		return runs, err
 	}
-	half := 2500.0
+	half := b.o.half
 	if b.wants("closed") {
 		run, err := b.product(ctx, "closed", fmt.Sprintf("product, %d connections", b.o.connections), b.o.seconds, 0)
 		if err != nil {

@@ -40,6 +40,7 @@ type options struct {
 	perMessage  int
 	webhooks    int
 	half        float64
+	postgres    pglocal.Settings
 	mix         map[string]int
 	phases      []string
 	dataDir     string
@@ -63,7 +64,7 @@ func main() {
 }
 
 func parse(args []string) (options, error) {
-	o := options{mix: map[string]int{}}
+	o := options{mix: map[string]int{}, postgres: pglocal.Settings{}}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.Float64Var(&o.seconds, "seconds", 60, "length of the closed loop; other runs take a third of it")
 	f.IntVar(&o.connections, "connections", 128, "keep-alive connections that post")
@@ -72,6 +73,14 @@ func parse(args []string) (options, error) {
 	f.Float64Var(&o.half, "half", 2500, "callbacks a second of the phase half, when the phase closed is left out")
 	mix := f.String("mix", "mandrill=1,mailtrap=1", "share of each ESP")
 	some := f.String("phases", strings.Join(phases, ","), "which parts to run")
+	f.Func("postgres", "NAME=VALUE: a setting of Postgres other than pglocal.Production; may be repeated", func(s string) error {
+		name, value, ok := strings.Cut(s, "=")
+		if !ok {
+			return errors.New("want NAME=VALUE")
+		}
+		o.postgres[name] = value
+		return nil
+	})
 	f.StringVar(&o.dataDir, "data", "", "directory of the databases, kept; default: a temporary one")
 	f.StringVar(&o.json, "json", "", "also write the figures to this file, - for standard output")
 	f.StringVar(&o.profile, "profile", "", "write CPU profiles of serve and Temporal, and the costliest SQL statements, of each run with the product to this directory")
@@ -149,7 +158,7 @@ func open(ctx context.Context, o options, dir string) (b *bench, err error) {
 			err = errors.Join(err, b.close())
 		}
 	}()
-	so := stack.Options{DataDir: dir, NoUI: true, Env: map[stack.Role][]string{}, Progress: b.progress}
+	so := stack.Options{DataDir: dir, NoUI: true, Env: map[stack.Role][]string{}, Postgres: o.postgres, Progress: b.progress}
 	if o.verbose {
 		so.Verbose = true
 		so.Log = func(stack.Role) io.Writer { return os.Stderr }
@@ -159,7 +168,7 @@ func open(ctx context.Context, o options, dir string) (b *bench, err error) {
 			return nil, err
 		}
 		maps.Copy(so.Env, b.profiler.env())
-		so.Postgres = b.profiler.postgres()
+		maps.Copy(so.Postgres, b.profiler.postgres())
 	}
 	if b.stack, err = stack.Start(ctx, so); err != nil {
 		return b, err

@@ -88,7 +88,9 @@ func domainEnd(line string, i int) int {
 		}
 	}
 	for label := end; end < len(line) && isDomain(line[end]); end++ {
-		if line[end] == '.' {
+		if line[end] == '.' && end+1 < len(line) && line[end+1] == '.' {
+			break // "<a@b>...User unknown" without its brackets
+		} else if line[end] == '.' {
 			label = end + 1
 		} else if line[end] >= 0xe2 && label < end && line[label] < 0x80 {
 			break // as above, text that follows without a space

@@ -299,9 +299,9 @@ func normalText(text string) string {
 	return b.String()
 }
 
-// quotes unifies quotation marks. Postfix puts "Recipient address rejected:"
+// quotes unifies quotation marks, and underscores for spaces (Lyris). Postfix puts "Recipient address rejected:"
 // before other reasons as well; it is a reason itself only when nothing follows.
-var quotes = strings.NewReplacer("’", "'", "\u2018", "'", "\u00a0", " ", "“", `"`, "”", `"`, "recipient address rejected: ", "rejected-rcpt: ")
+var quotes = strings.NewReplacer("_", " ", "’", "'", "\u2018", "'", "\u00a0", " ", "“", `"`, "”", `"`, "recipient address rejected: ", "rejected-rcpt: ")
 
 // fold takes the accents off Latin letters. Notices are often written without.
 func fold(lower string) string {
@@ -354,7 +354,7 @@ func maskAddresses(word string) string {
 // begins at the start of a word; it may end within one.
 type pattern []string
 
-func newPattern(s string) pattern { return strings.Split(fold(s), " * ") }
+func newPattern(s string) pattern { return strings.Split(fold(strings.ReplaceAll(s, "_", " ")), " * ") }
 
 func (p pattern) follows(text string) bool {
 	for _, piece := range p {
@@ -385,13 +385,35 @@ func wordIndex(text, piece string) int {
 	}
 }
 
-// text is what to show when there is no Diagnostic-Code: the lines about the
-// recipient.
+// text is what to show when there is no Diagnostic-Code: the paragraph about
+// the recipient with a server's reply, else one that explains something, else
+// what stands nearest.
 func (e *evidence) text() string {
+	explained, nearest := "", ""
 	for _, lines := range [][]line{e.near, e.wide, e.all} {
-		if s := oneLine(join(lines)); s != "" {
-			return bound(s, maxDiagnostic)
+		for len(lines) > 0 {
+			end := 0
+			for end < len(lines) && !lines[end].blank() {
+				end++
+			}
+			paragraph := join(lines[:end])
+			lines = lines[min(end+1, len(lines)):]
+			if paragraph == "" {
+				continue
+			}
+			shown := bound(oneLine(paragraph), maxDiagnostic)
+			switch {
+			case smtpCode(paragraph) > 0:
+				return shown
+			case explained == "" && categoryOfText(paragraph) != "":
+				explained = shown
+			case nearest == "":
+				nearest = shown
+			}
 		}
 	}
-	return ""
+	if explained != "" {
+		return explained
+	}
+	return nearest
 }

@@ -72,7 +72,7 @@ func endsReply(rest string) bool {
 	if rest == "" || rest[0] == '\n' {
 		return true
 	}
-	if rest[0] != ' ' && rest[0] != '-' && rest[0] != ',' && rest[0] != ';' && rest[0] != ']' && rest[0] != '\'' && rest[0] != '"' {
+	if rest[0] != ' ' && rest[0] != '-' && rest[0] != ',' && rest[0] != ';' && rest[0] != ']' && rest[0] != '\'' && rest[0] != '"' && rest[0] != '_' {
 		return false
 	}
 	word := strings.ToLower(strings.TrimLeft(rest[:min(len(rest), 16)], " -"))

@@ -177,7 +177,7 @@ func (r *reader) signs(n *notice) signs {
 	s := signs{
 		daemon:     isDaemon(from),
 		nullSender: isNullSender(n.header),
-		subject:    containsAny(subject, noticeSubjects),
+		subject:    containsAny(subject, noticeSubjects) || aboutAddress(subject),
 		opening:    opens(n.lines),
 		failed:     n.header.has("x-failed-recipients"),
 		returned:   n.attached || n.cut,
@@ -199,6 +199,11 @@ func (r *reader) signs(n *notice) signs {
 		}
 	}
 	return s
+}
+
+// aboutAddress tells a Subject such as "Delivery to a@b failed".
+func aboutAddress(subject string) bool {
+	return len(findAddresses(bound(subject, 400))) > 0 && containsAny(subject, []string{"fail", "reject", "unknown", "error", "could not", "cannot", "returned", "bounce", "not deliver", "invalid"})
 }
 
 // isDaemon tells the sender of notices: by the local part or by the name.
@@ -263,10 +268,11 @@ func byPerson(n *notice, subject string) bool {
 // byMachine tells mails of programs, by their marks (RFC 3834) or by the
 // addresses that list servers write under.
 func byMachine(h header) bool {
+	from := localOf(firstAddress(h.get("from")))
 	submitted := strings.ToLower(h.get("auto-submitted"))
 	precedence := strings.ToLower(h.get("precedence"))
 	return submitted != "" && submitted != "no" || h.has("x-mlserver") || precedence == "bulk" || precedence == "junk" ||
-		isRole(firstAddress(h.get("from"))) || strings.HasSuffix(localOf(firstAddress(h.get("from"))), "-admin")
+		isRole(from) || strings.HasSuffix(from, "-admin") || startsWithAny(from, []string{"noreply", "no-reply", "no_reply", "donotreply", "do-not-reply"})
 }
 
 // otherwise tells notices about other things, which servers send in the same

@@ -3,6 +3,8 @@ package bounce_test
 import (
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"aftersend/bounce"
 	"aftersend/event"
 )

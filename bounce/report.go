@@ -11,7 +11,8 @@
 //	notice, returned                which part says what; where the returned message begins
 //	kind, words, autoreply          what kind of mail it is
 //	dsn, arf, sns                   the machine-readable forms
-//	structure, address, codes       everything else: by the structure of the text
+//	mentions, structure, address,
+//	codes                           everything else: by the structure of the text
 //	category, registry, rules       from texts and codes to a category
 //
 // Structure comes first, wording second: an unknown server's notice is read by

@@ -211,16 +211,12 @@ var replies = []struct {
 
 func TestReplies(t *testing.T) {
 	for _, r := range replies {
-		if g := bounce.CategoryOf(r.text); g != r.want {
-			t.Errorf("%s, want %s: %s", g, r.want, r.text)
-		}
+		require.Equal(t, r.want, bounce.CategoryOf(r.text), r.text)
 	}
 }
 
 func TestRulesHoldTheirExamples(t *testing.T) {
 	for text, want := range bounce.RuleExamples() {
-		if g := bounce.CategoryOf(text); g != want {
-			t.Errorf("%s, want %s: %s", g, want, text)
-		}
+		require.Equal(t, want, bounce.CategoryOf(text), text)
 	}
 }

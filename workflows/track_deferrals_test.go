@@ -18,7 +18,6 @@ import (
 type tracked struct {
 	env    *testsuite.TestWorkflowEnvironment
 	in     TrackDeferralsInput
-	begun  time.Time
 	after  []time.Duration // since ClosesAt
 	lasts  []bool
 	review func(n int, info activity.Info) (activities.CohortReview, error)

@@ -4,7 +4,7 @@
 //	go run ./dev/bench [--seconds 60] [--connections 128] [--mix mandrill=1,mailtrap=1] [--json FILE] [--profile DIR]
 //
 // It measures, in one run: two ceilings (HTTP alone; HTTP and the group commit alone), then the product under as much as it takes,
-// under half of that, under 1,000 and under 50 callbacks a second. Every accepted callback is looked for at the sink, by number.
+// under half of that, and under 2,500, 1,000 and 50 callbacks a second. Every accepted callback is looked for at the sink, by number.
 // docs/performance.md says how to read the figures. It ends by itself and leaves nothing behind.
 package main
 
@@ -50,7 +50,7 @@ type options struct {
 }
 
 // phases are the parts of the benchmark in their order.
-var phases = []string{"gin", "commit", "closed", "half", "1000", "50"}
+var phases = []string{"gin", "commit", "closed", "half", "2500", "1000", "50"}
 
 func main() {
 	child()
@@ -70,7 +70,7 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.connections, "connections", 128, "keep-alive connections that post")
 	f.IntVar(&o.perMessage, "per-message", 2, "events of one message; 1 = every callback is about a new one")
 	f.IntVar(&o.webhooks, "webhooks", 1, "webhooks that get every event; delivery is watched at the first")
-	f.Float64Var(&o.half, "half", 2500, "callbacks a second of the phase half, when the phase closed is left out")
+	f.Float64Var(&o.half, "half", 5000, "callbacks a second of the phase half, when the phase closed is left out")
 	mix := f.String("mix", "mandrill=1,mailtrap=1", "share of each ESP")
 	some := f.String("phases", strings.Join(phases, ","), "which parts to run")
 	f.Func("postgres", "NAME=VALUE: a setting of Postgres other than pglocal.Production; may be repeated", func(s string) error {
@@ -213,7 +213,7 @@ func (b *bench) measure(ctx context.Context) (runs []Run, err error) {
 			runs = append(runs, run)
 		}
 	}
-	if !b.wants("closed", "half", "1000", "50") {
+	if !b.wants(phases[2:]...) {
 		return runs, nil
 	}
 	if _, err := b.product(ctx, "", "warming up", warmUp, 0); err != nil {
@@ -231,7 +231,7 @@ func (b *bench) measure(ctx context.Context) (runs []Run, err error) {
 	for _, open := range []struct {
 		phase string
 		rate  float64
-	}{{"half", half}, {"1000", 1000}, {"50", 50}} {
+	}{{"half", half}, {"2500", 2500}, {"1000", 1000}, {"50", 50}} {
 		if b.wants(open.phase) {
 			run, err := b.product(ctx, open.phase, fmt.Sprintf("product, %.0f/s offered", open.rate), b.o.short, open.rate)
 			if err != nil {

@@ -2,7 +2,6 @@ package workflows
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -73,17 +72,16 @@ func reviewDeferrals(ctx workflow.Context, summary string, in activities.CohortI
 
 // details tells operators how the cohort stands.
 func (s *DeferralsStatus) details(cohort id.ID) string {
-	var b strings.Builder
-	b.WriteString(id.Cohort.Format(cohort))
+	said := id.Cohort.Format(cohort)
 	if s.Review > 0 {
-		fmt.Fprintf(&b, ": %d still deferred, %d delivered, %d bounced, %d failed, %d expired at %s",
+		said += fmt.Sprintf(": %d still deferred, %d delivered, %d bounced, %d failed, %d expired at %s",
 			s.Open, s.Delivered, s.Bounced, s.Failed, s.Expired, stamp(s.At))
 	}
 	switch {
 	case s.Closed:
-		b.WriteString("; nobody waits any more")
+		said += "; nobody waits any more"
 	case !s.NextAt.IsZero():
-		b.WriteString("; next review " + stamp(s.NextAt))
+		said += "; next review " + stamp(s.NextAt)
 	}
-	return b.String()
+	return said
 }

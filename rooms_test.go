@@ -7,7 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -63,6 +66,7 @@ type pkg struct {
 
 func packages(t *testing.T) []pkg {
 	t.Helper()
+	lookAtSources(t)
 	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,TestImports,XTestImports,Doc,Name", "./...").Output()
 	require.NoError(t, err)
 	var all []pkg
@@ -75,6 +79,22 @@ func packages(t *testing.T) []pkg {
 		}
 		all = append(all, p)
 	}
+}
+
+// lookAtSources makes the sources an input of the tests that list them, so that
+// a cached result is not taken for the result on a changed tree.
+func lookAtSources(t *testing.T) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && len(path) > 1 && entry.Name()[0] == '.' {
+			return fs.SkipDir
+		}
+		if err == nil && strings.HasSuffix(path, ".go") {
+			_, err = os.Stat(path)
+		}
+		return err
+	})
+	require.NoError(t, err)
 }
 
 // room is the top folder of one of our packages, or "".

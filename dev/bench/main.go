@@ -176,6 +176,12 @@ func open(ctx context.Context, o options, dir string) (b *bench, err error) {
 	if b.generator, err = start(ctx, nil, "generator", b.nonce); err != nil {
 		return b, err
 	}
+	if _, ours := b.stack.Pids()[stack.Postgres]; ours {
+		b.progress("giving postgres the WAL files of a server that has been at work")
+		if err := age(ctx, b.stack.DatabaseURL); err != nil {
+			return b, err
+		}
+	}
 	b.targets, err = setUp(ctx, b.stack.API, b.generator.ready, b.nonce, o.mix, o.webhooks)
 	return b, err
 }

@@ -8,12 +8,10 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 
 	_ "github.com/lib/pq"
 
@@ -162,26 +160,4 @@ func writeStatements(ctx context.Context, database, to string) error {
 		return err
 	}
 	return os.WriteFile(to, []byte(b.String()), 0o644)
-}
-
-// makeDatabase makes a database beside another one; drop removes it.
-func makeDatabase(ctx context.Context, beside, name string) (drop func(), err error) {
-	u, err := url.Parse(beside)
-	if err != nil {
-		return nil, err
-	}
-	u.Path = "/postgres"
-	db, err := sql.Open("postgres", u.String())
-	if err != nil {
-		return nil, err
-	}
-	if _, err := db.ExecContext(ctx, `create database `+name); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-		defer cancel()
-		_, _ = db.ExecContext(ctx, `drop database `+name+` with (force)`)
-		_ = db.Close()
-	}, nil
 }
